@@ -1,0 +1,42 @@
+#include "base/crc32c.h"
+
+#include "base/bytes.h"
+
+#define CRC32C_POLY 0x82f63b78u /* reflected */
+
+/* table[k][b]: the CRC of byte b followed by k zero bytes (slicing by eight). */
+static uint32_t table[8][256];
+
+__attribute__((constructor)) static void table_make(void)
+{
+    for (uint32_t b = 0; b < 256; b++) {
+        uint32_t crc = b;
+        for (int i = 0; i < 8; i++) {
+            crc = crc >> 1 ^ (crc & 1 ? CRC32C_POLY : 0);
+        }
+        table[0][b] = crc;
+    }
+    for (int k = 1; k < 8; k++) {
+        for (uint32_t b = 0; b < 256; b++) {
+            table[k][b] = table[k - 1][b] >> 8 ^ table[0][table[k - 1][b] & 0xff];
+        }
+    }
+}
+
+uint32_t crc32c(uint32_t crc, const void *data, size_t bytes)
+{
+    const uint8_t *p = data;
+
+    crc = ~crc;
+    for (; bytes >= 8; bytes -= 8, p += 8) {
+        uint32_t lo = crc ^ bytes_get_u32(p);
+        uint32_t hi = bytes_get_u32(p + 4);
+        crc = table[7][lo & 0xff] ^ table[6][lo >> 8 & 0xff] ^ table[5][lo >> 16 & 0xff] ^
+              table[4][lo >> 24] ^ table[3][hi & 0xff] ^ table[2][hi >> 8 & 0xff] ^
+              table[1][hi >> 16 & 0xff] ^ table[0][hi >> 24];
+    }
+    for (; bytes > 0; bytes--, p++) {
+        crc = crc >> 8 ^ table[0][(crc ^ *p) & 0xff];
+    }
+    return ~crc;
+}
