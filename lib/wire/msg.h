@@ -1,0 +1,257 @@
+/* Our own messages: what the processes say to each other, as MessagePack-RPC over one connection
+ * each. Methods are numbers; parameters are arrays in the order given here; items may be appended
+ * in later versions and are skipped by older readers. Pure. docs/architecture.md has the list with
+ * who says what to whom.
+ *
+ * Each struct has msg_put_X, which appends one MessagePack item, and msg_get_X, which reads one.
+ * Readers check everything; pointers in what they return lie in the message's bytes. After a
+ * msg_get_X look at r->failed. */
+#pragma once
+
+#include "wire/entry.h"
+#include "wire/frame.h"
+#include "wire/mp.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define MSG_PROTOCOL_MIN 1
+#define MSG_PROTOCOL_MAX 1
+
+#define UUID_BYTES        16
+#define NAME_BYTES_MAX    64  /* with NUL */
+#define ADDRESS_BYTES_MAX 280 /* host:port, with NUL */
+#define SERVERS_MAX       1024
+#define SHARDS_MAX        64
+
+/* A message that isn't only values: rows of a whole hash space, a batch of view changes. */
+#define MSG_BYTES_MAX (8u << 20)
+
+enum msg_role {
+    ROLE_MANAGER = 1,
+    ROLE_SERVER,
+    ROLE_GATEWAY,
+    ROLE_CTL,
+    _ROLE_MAX,
+};
+
+enum msg_method {
+    MSG_HELLO = 0, /* request, first on every connection: struct msg_hello -> struct msg_hello */
+
+    /* to a manager */
+    MSG_REGISTER = 1, /* server, request: struct msg_register -> struct msg_registered */
+    MSG_ACCUSE,       /* server, notify: array of struct msg_at: these need a new view (R6, R14) */
+    MSG_SEALED,       /* server, notify: array of struct msg_sealed (R7) */
+    MSG_TABLE,        /* anyone, request: [] -> struct hashspace's encoding; subscribes to
+                         MSG_TABLE_CHANGED */
+    MSG_SESSION,      /* gateway, request: [] -> [session] (R12) */
+    MSG_STATUS,       /* kumoctl, request: [] -> [map] */
+    MSG_ATTACH,       /* kumoctl, request: [array of names; empty = all new servers] -> [text] */
+
+    /* from a manager, on connections which the other side opened */
+    MSG_VIEWS = 16,    /* to a server, notify: array of struct view_row: act in them (R9) */
+    MSG_SEAL,          /* to a server, notify: array of struct msg_at: seal and report (R7) */
+    MSG_TABLE_CHANGED, /* to subscribers, notify: the hash space's changed rows */
+
+    /* gateway <-> server's shard */
+    MSG_OPS = 32, /* notify: [session, [struct op…]] */
+    MSG_RESULTS,  /* notify: [[struct result…]] in the order in which they became known */
+
+    /* server <-> server, shard to shard */
+    MSG_PREPARES = 48, /* primary, notify: [[struct msg_prepare…]] */
+    MSG_ACKS, /* secondary, notify: [clock, [struct msg_at…]] seq = last contiguous durable (R2) */
+    MSG_RESEND,  /* secondary, notify: [[struct msg_at…]] send again from seq + 1 (R1) */
+    MSG_COMMITS, /* primary, notify: [clock, [struct msg_commit…]] committed up to seq; also the
+                    heartbeat */
+
+    /* kumoctl -> server's shard */
+    MSG_PEEK =
+        64, /* request: [key] -> [struct msg_peek] what this replica holds, whatever its part */
+};
+
+/* ---- connections ---- */
+
+struct msg_hello {
+    uint32_t protocol_min; /* an answer has the chosen version in both */
+    uint32_t protocol_max;
+    uint32_t role;                  /* enum msg_role */
+    uint8_t cluster_id[UUID_BYTES]; /* zeros: not known yet */
+    uint32_t server;                /* a server's number; 0 for others */
+    uint64_t incarnation;           /* a server's counter; 0 for others */
+    uint32_t shard;                 /* which shard is wanted; SHARD_NONE: none */
+    uint32_t shards;                /* how many this server has; 0 for others */
+    uint64_t clock_usec;            /* CLOCK_REALTIME, for R13 */
+};
+#define SHARD_NONE UINT32_MAX
+void msg_put_hello(struct buf *b, const struct msg_hello *h);
+void msg_get_hello(struct mp_reader *r, struct msg_hello *ret);
+
+/* ---- views ---- */
+
+/* A place in a partition's history: which of view and seq matter depends on the method. */
+struct msg_at {
+    uint16_t partition;
+    uint32_t view;
+    uint64_t seq;
+};
+void msg_put_at(struct buf *b, const struct msg_at *a);
+void msg_get_at(struct mp_reader *r, struct msg_at *ret);
+
+/* One partition's membership: its view and the server numbers of its replicas, the primary first.
+ */
+struct view_row {
+    uint16_t partition;
+    uint8_t n_members;
+    uint32_t view;
+    uint32_t members[REPLICAS_MAX];
+    uint64_t time_usec; /* partition time must not be below it in this view (R13) */
+};
+void msg_put_view_row(struct buf *b, const struct view_row *v);
+void msg_get_view_row(struct mp_reader *r, struct view_row *ret);
+
+/* What a sealed member holds of the partition. */
+struct msg_sealed {
+    uint16_t partition;
+    uint32_t view;      /* the view that was sealed */
+    struct name last;   /* last durable entry */
+    uint64_t time_usec; /* partition time (R13) */
+};
+void msg_put_sealed(struct buf *b, const struct msg_sealed *s);
+void msg_get_sealed(struct mp_reader *r, struct msg_sealed *ret);
+
+/* ---- servers at the manager ---- */
+
+/* A server introduces itself. The pair (counter, random) names this process: incarnation. */
+struct msg_register {
+    uint8_t server_id[UUID_BYTES];
+    uint64_t counter;
+    uint64_t random;
+    uint32_t shards;
+    char name[NAME_BYTES_MAX];
+    char address[ADDRESS_BYTES_MAX];
+};
+void msg_put_register(struct buf *b, const struct msg_register *m);
+void msg_get_register(struct mp_reader *r, struct msg_register *ret);
+
+/* The manager's acceptance; view rows follow in the same array (all in which the server is a
+ * member). */
+struct msg_registered {
+    uint8_t cluster_id[UUID_BYTES];
+    uint32_t server;     /* its number in this cluster, for ever */
+    uint32_t partitions; /* of the cluster */
+};
+void msg_put_registered(struct buf *b, const struct msg_registered *m);
+void msg_get_registered(struct mp_reader *r, struct msg_registered *ret);
+
+/* ---- operations ---- */
+
+enum op_code {
+    OP_GET = 1,
+    OP_GAT,
+    OP_SET,
+    OP_ADD,
+    OP_REPLACE,
+    OP_APPEND,
+    OP_PREPEND,
+    OP_CAS,
+    OP_DELETE,
+    OP_INCR,
+    OP_DECR,
+    OP_TOUCH,
+    OP_FLUSH, /* of one partition: no key, `number` is the partition, exptime the delay */
+    _OP_CODE_MAX,
+    _OP_CODE_INVALID = -22,
+};
+
+/* OP_GET is [id, code, key], all others [id, code, key, number, first, flags, exptime, number,
+ * value]. */
+struct op {
+    uint64_t id; /* the asker's, returned with the result */
+    uint8_t code;
+    uint8_t key_len;
+    uint32_t flags;
+    uint32_t value_len;
+    int64_t exptime;  /* as memcached's clients say it: relative, absolute, 0, negative */
+    uint64_t operand; /* delta of incr and decr, token of cas, partition of flush */
+    struct op_id op;  /* session is the message's */
+    const uint8_t *key;
+    const uint8_t *value;
+};
+void msg_put_op(struct buf *b, const struct op *o);
+void msg_get_op(struct mp_reader *r, size_t value_bytes_max, struct op *ret);
+
+enum result_code {
+    RESULT_STORED = 1,
+    RESULT_NOT_STORED,
+    RESULT_EXISTS,
+    RESULT_NOT_FOUND,
+    RESULT_DELETED,
+    RESULT_TOUCHED,
+    RESULT_VALUE,       /* flags, cas, value */
+    RESULT_NUMBER,      /* number, cas */
+    RESULT_NON_NUMERIC, /* incr or decr of something that is no number */
+    RESULT_TOO_LARGE,   /* append or prepend beyond the limit */
+    RESULT_FLUSHED,
+    /* the server did nothing; the first two are worth another try */
+    RESULT_NOT_PRIMARY, /* number = view that it knows */
+    RESULT_BUSY,        /* a queue is at its limit */
+    RESULT_UNKNOWN,     /* "outcome unknown" (R12): the operation may have happened, long ago */
+    RESULT_REFUSED,     /* it can't be done here, a retry won't help: unknown session, malformed */
+    RESULT_NO_SPACE,    /* disk full */
+    _RESULT_CODE_MAX,
+    _RESULT_CODE_INVALID = -22,
+};
+
+/* [id, code, cas], VALUE with flags and value appended, NUMBER and NOT_PRIMARY with the number. */
+struct result {
+    uint64_t id;
+    uint8_t code;
+    uint32_t flags;
+    uint32_t value_len;
+    uint64_t cas;
+    uint64_t number;
+    const uint8_t *value;
+};
+void msg_put_result(struct buf *b, const struct result *res);
+void msg_get_result(struct mp_reader *r, struct result *ret);
+
+/* ---- replication ---- */
+
+/* The current view and the commit travel around the entry; the entry's bytes never change. */
+struct msg_prepare {
+    uint16_t partition;
+    uint32_t view;
+    uint64_t commit_seq;
+    const uint8_t *entry;
+    size_t entry_bytes;
+};
+void msg_put_prepare(struct buf *b, const struct msg_prepare *p);
+void msg_get_prepare(struct mp_reader *r, struct msg_prepare *ret);
+
+struct msg_commit {
+    uint16_t partition;
+    uint32_t view;
+    uint64_t seq;
+    uint64_t time_usec; /* partition time: replicas run it on (R13) */
+};
+void msg_put_commit(struct buf *b, const struct msg_commit *c);
+void msg_get_commit(struct mp_reader *r, struct msg_commit *ret);
+
+/* ---- looking at one replica ---- */
+
+struct msg_peek {
+    uint16_t partition;
+    uint32_t view;
+    uint8_t part;       /* enum replica_state of the core */
+    struct name commit; /* of the partition */
+    struct name last;
+    bool found;         /* the replica has a live, committed record of the key */
+    struct name record; /* its name, flags, cas, expiry, value */
+    uint32_t flags;
+    uint32_t expiry_sec;
+    uint64_t cas;
+    const uint8_t *value;
+    size_t value_len;
+};
+void msg_put_peek(struct buf *b, const struct msg_peek *p);
+void msg_get_peek(struct mp_reader *r, struct msg_peek *ret);
