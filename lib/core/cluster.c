@@ -1,0 +1,295 @@
+#include "core/cluster.h"
+
+#include "base/assert.h"
+#include "base/mem.h"
+#include "core/placement.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- commands as bytes ---- */
+
+void cluster_put_form(struct buf *b, const uint8_t cluster_id[UUID_BYTES], uint32_t partitions,
+                      uint32_t replicas)
+{
+    mp_put_array(b, 4);
+    mp_put_uint(b, CLUSTER_FORM);
+    mp_put_bin(b, cluster_id, UUID_BYTES);
+    mp_put_uint(b, partitions);
+    mp_put_uint(b, replicas);
+}
+
+void cluster_put_register(struct buf *b, const struct msg_register *m)
+{
+    mp_put_array(b, 2);
+    mp_put_uint(b, CLUSTER_REGISTER);
+    msg_put_register(b, m);
+}
+
+void cluster_put_attach(struct buf *b, uint32_t replicas, const uint32_t *servers, uint32_t n)
+{
+    mp_put_array(b, 3);
+    mp_put_uint(b, CLUSTER_ATTACH);
+    mp_put_uint(b, replicas);
+    mp_put_array(b, n);
+    for (uint32_t i = 0; i < n; i++) {
+        mp_put_uint(b, servers[i]);
+    }
+}
+
+void cluster_put_views(struct buf *b, const struct cluster *c, const struct view_row *rows,
+                       size_t n)
+{
+    mp_put_array(b, 3);
+    mp_put_uint(b, CLUSTER_VIEWS);
+    mp_put_array(b, c->space.n_servers);
+    for (uint32_t i = 0; i < c->space.n_servers; i++) {
+        mp_put_uint(b, c->space.servers[i].incarnation);
+    }
+    mp_put_array(b, (uint32_t) n);
+    for (size_t i = 0; i < n; i++) {
+        msg_put_view_row(b, &rows[i]);
+    }
+}
+
+void cluster_put_session(struct buf *b)
+{
+    mp_put_array(b, 1);
+    mp_put_uint(b, CLUSTER_SESSION);
+}
+
+/* ---- applying ---- */
+
+static void apply_form(struct cluster *c, struct mp_reader *r)
+{
+    uint8_t id[UUID_BYTES];
+    uint32_t partitions;
+    uint32_t replicas;
+
+    mp_get_bin_exact(r, id, UUID_BYTES);
+    partitions = (uint32_t) mp_get_uint_max(r, PARTITIONS_MAX);
+    replicas = (uint32_t) mp_get_uint_max(r, REPLICAS_MAX);
+    if (r->failed || c->space.n_partitions > 0 || partitions == 0 || replicas == 0 ||
+        (partitions & (partitions - 1)) != 0) {
+        return;
+    }
+    memcpy(c->space.cluster_id, id, UUID_BYTES);
+    hashspace_set_partitions(&c->space, partitions);
+    c->replicas = replicas;
+    c->space.epoch++;
+}
+
+uint32_t cluster_find(const struct cluster *c, const uint8_t id[UUID_BYTES])
+{
+    for (uint32_t i = 0; i < c->space.n_servers; i++) {
+        if (memcmp(c->servers[i].id, id, UUID_BYTES) == 0) {
+            return i + 1;
+        }
+    }
+    return 0;
+}
+
+const char *cluster_refuses(const struct cluster *c, const struct msg_register *m)
+{
+    uint32_t server = cluster_find(c, m->server_id);
+    const struct hashspace_server *known = hashspace_server(&c->space, server);
+
+    if (c->space.n_partitions == 0) {
+        return "the cluster is not formed yet";
+    }
+    if (!known) {
+        return c->space.n_servers >= SERVERS_MAX ? "too many servers" : NULL;
+    }
+    if (m->counter < known->incarnation ||
+        (m->counter == known->incarnation && m->random != c->servers[server - 1].random)) {
+        return "a newer process of this server was here: this one is a clone or runs on restored "
+               "data";
+    }
+    return NULL;
+}
+
+static void apply_register(struct cluster *c, struct mp_reader *r, struct cluster_effect *effect)
+{
+    struct hashspace_server s = { .state = SERVER_NEW };
+    struct msg_register m;
+    uint32_t server;
+
+    msg_get_register(r, &m);
+    if (r->failed || cluster_refuses(c, &m)) {
+        return;
+    }
+    server = cluster_find(c, m.server_id);
+    if (server == 0) {
+        server = c->space.n_servers + 1;
+        c->servers = mem_realloc(c->servers, server * sizeof(*c->servers));
+        memcpy(c->servers[server - 1].id, m.server_id, UUID_BYTES);
+    } else {
+        s = c->space.servers[server - 1];
+    }
+    s.server = server;
+    s.shards = m.shards;
+    s.incarnation = m.counter;
+    memcpy(s.name, m.name, sizeof(s.name));
+    memcpy(s.address, m.address, sizeof(s.address));
+    c->servers[server - 1].random = m.random;
+    hashspace_set_server(&c->space, &s);
+    c->space.epoch++;
+    effect->servers = true;
+}
+
+static void apply_attach(struct cluster *c, struct mp_reader *r, struct cluster_effect *effect)
+{
+    uint32_t replicas = (uint32_t) mp_get_uint_max(r, REPLICAS_MAX);
+    uint32_t n = mp_get_array(r);
+    uint32_t servers[SERVERS_MAX];
+
+    if (r->failed || n == 0 || n > SERVERS_MAX || replicas == 0 || replicas > n ||
+        c->space.n_partitions == 0 || c->space.rows[0].view > 0) {
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        servers[i] = (uint32_t) mp_get_uint_max(r, c->space.n_servers);
+        if (r->failed || servers[i] == 0 || (i > 0 && servers[i] <= servers[i - 1])) {
+            return;
+        }
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        c->space.servers[servers[i] - 1].state = SERVER_ATTACHED;
+    }
+    for (uint32_t p = 0; p < c->space.n_partitions; p++) {
+        placement_first((uint16_t) p, servers, n, replicas, &c->space.rows[p]);
+        effect->rows[effect->n_rows++] = (uint16_t) p;
+    }
+    c->replicas = replicas;
+    c->space.epoch++;
+    effect->servers = true;
+}
+
+/* R9, R11: the row follows the one that stands, by one view, and all its members were in that. */
+static bool row_follows(const struct cluster *c, const struct view_row *row,
+                        const uint64_t *incarnations, uint32_t n_incarnations)
+{
+    const struct view_row *old;
+
+    if (row->partition >= c->space.n_partitions || row->n_members == 0) {
+        return false;
+    }
+    old = &c->space.rows[row->partition];
+    if (old->view == 0 || row->view != old->view + 1) {
+        return false;
+    }
+    for (unsigned i = 0; i < row->n_members; i++) {
+        const struct hashspace_server *s = hashspace_server(&c->space, row->members[i]);
+        bool was = false;
+        for (unsigned j = 0; j < old->n_members; j++) {
+            was = was || old->members[j] == row->members[i];
+        }
+        if (!s || !was || s->server > n_incarnations ||
+            incarnations[s->server - 1] != s->incarnation) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void apply_views(struct cluster *c, struct mp_reader *r, struct cluster_effect *effect)
+{
+    uint64_t incarnations[SERVERS_MAX];
+    uint32_t n_servers = mp_get_array(r);
+    struct view_row row;
+    uint32_t n;
+
+    if (n_servers > SERVERS_MAX) {
+        return;
+    }
+    for (uint32_t i = 0; i < n_servers; i++) {
+        incarnations[i] = mp_get_uint(r);
+    }
+    n = mp_get_array(r);
+    for (uint32_t i = 0; i < n && !r->failed; i++) {
+        msg_get_view_row(r, &row);
+        if (!r->failed && row_follows(c, &row, incarnations, n_servers)) {
+            c->space.rows[row.partition] = row;
+            effect->rows[effect->n_rows++] = row.partition;
+        }
+    }
+    c->space.epoch += effect->n_rows > 0;
+}
+
+void cluster_apply(struct cluster *c, const uint8_t *data, size_t bytes,
+                   struct cluster_effect *effect)
+{
+    struct mp_reader r = mp_reader_of(data, bytes);
+    uint32_t items = mp_get_array(&r);
+    uint64_t command = items > 0 ? mp_get_uint(&r) : 0;
+
+    effect->servers = false;
+    effect->n_rows = 0;
+    switch (command) {
+    case CLUSTER_FORM:
+        apply_form(c, &r);
+        return;
+    case CLUSTER_REGISTER:
+        apply_register(c, &r, effect);
+        return;
+    case CLUSTER_ATTACH:
+        apply_attach(c, &r, effect);
+        return;
+    case CLUSTER_VIEWS:
+        apply_views(c, &r, effect);
+        return;
+    case CLUSTER_SESSION:
+        c->sessions++;
+        return;
+    default: /* of a newer version, or garbage: ignored by all alike */
+        return;
+    }
+}
+
+/* ---- snapshots ---- */
+
+void cluster_put(struct buf *b, const struct cluster *c)
+{
+    mp_put_array(b, 4);
+    hashspace_put(b, &c->space, NULL, 0);
+    mp_put_array(b, c->space.n_servers);
+    for (uint32_t i = 0; i < c->space.n_servers; i++) {
+        mp_put_array(b, 2);
+        mp_put_bin(b, c->servers[i].id, UUID_BYTES);
+        mp_put_uint(b, c->servers[i].random);
+    }
+    mp_put_uint(b, c->replicas);
+    mp_put_uint(b, c->sessions);
+}
+
+int cluster_get(struct mp_reader *r, struct cluster *c)
+{
+    uint32_t items = mp_get_array(r);
+    uint32_t n;
+
+    if (items < 4 || hashspace_merge(&c->space, r) < 0) {
+        return -EBADMSG;
+    }
+    n = mp_get_array(r);
+    if (n != c->space.n_servers) {
+        return -EBADMSG;
+    }
+    c->servers = mem_zalloc(n, sizeof(*c->servers));
+    for (uint32_t i = 0; i < n; i++) {
+        mp_get_array_exact(r, 2);
+        mp_get_bin_exact(r, c->servers[i].id, UUID_BYTES);
+        c->servers[i].random = mp_get_uint(r);
+    }
+    c->replicas = (uint32_t) mp_get_uint_max(r, REPLICAS_MAX);
+    c->sessions = mp_get_uint(r);
+    mp_skip_n(r, items - 4);
+    return r->failed ? -EBADMSG : 0;
+}
+
+void cluster_free(struct cluster *c)
+{
+    hashspace_free(&c->space);
+    free(c->servers);
+    *c = (struct cluster){ 0 };
+}

@@ -1,0 +1,44 @@
+/* The index of one partition: where the newest committed record of each key lies. Deletes leave
+ * tombstones in it. It can be lost at any time: the log is the truth. In the daemon it is Tokyo
+ * Cabinet (io/index_tc.h), in the simulator a plain map (core/index_map.h). One thread uses it. */
+#pragma once
+
+#include "wire/frame.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct index_record {
+    uint64_t seq;
+    struct position at;  /* of the entry's first byte in this server's log */
+    uint32_t bytes;      /* of the entry */
+    uint32_t expiry_sec; /* 0: never */
+    uint8_t kind;        /* ENTRY_SET or ENTRY_DELETE (a tombstone) */
+};
+
+struct index;
+
+typedef void (*index_walk_fn)(void *ctx, const uint8_t *key, size_t key_len,
+                              const struct index_record *rec);
+
+struct index_ops {
+    /* 0 and the record, or -ENOENT. */
+    int (*get)(struct index *x, const uint8_t *key, size_t key_len, struct index_record *ret);
+    /* Inserts or replaces. -ENOSPC: at its limit (asked for by the caller before it logs; see
+     * room). */
+    int (*put)(struct index *x, const uint8_t *key, size_t key_len, const struct index_record *rec);
+    /* Removes; fine when it isn't there. */
+    void (*drop)(struct index *x, const uint8_t *key, size_t key_len);
+    /* Calls fn for each record, in any order; fn must not change the index. */
+    void (*walk)(struct index *x, index_walk_fn fn, void *ctx);
+    uint64_t (*count)(const struct index *x);
+    void (*free)(struct index *x);
+};
+
+/* First member of whatever implements it. */
+struct index {
+    const struct index_ops *ops;
+};
+
+/* Makes the empty index of a partition: given to the shard by who runs it. 0 or -errno. */
+typedef int (*index_open_fn)(void *ctx, uint16_t partition, struct index **ret);

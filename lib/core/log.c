@@ -1,0 +1,389 @@
+#include "core/log.h"
+
+#include "base/assert.h"
+#include "base/cleanup.h"
+#include "base/mem.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+void log_init(struct log *l, const struct log_options *o)
+{
+    *l = (struct log){ .o = *o, .group = 1 };
+    kumo_assert(o->first_segment > 0);
+    kumo_assert(o->shard < o->shards);
+    if (l->o.segment_bytes == 0) {
+        l->o.segment_bytes = LOG_SEGMENT_BYTES_DEFAULT;
+    }
+}
+
+void log_free(struct log *l)
+{
+    buf_free(&l->bytes);
+    free(l->chunks);
+    free(l->flushed_ends);
+}
+
+/* Fills in the head of the group being gathered. */
+static void group_close(struct log *l)
+{
+    struct group_head h;
+
+    if (!l->group_open) {
+        return;
+    }
+    h = (struct group_head){
+        .bytes = (uint32_t) (buf_len(&l->bytes) - l->group_begin - GROUP_HEAD_BYTES),
+        .frames = l->group_frames,
+        .synced_end = l->synced_end,
+    };
+    group_head_encode(&h, buf_head(&l->bytes) + l->group_begin);
+    l->group_open = false;
+}
+
+/* Ends the open chunk where the gathered bytes end now, and moves the log's end there. */
+static void chunk_close(struct log *l)
+{
+    struct log_chunk *c;
+
+    group_close(l);
+    if (l->n_chunks == 0) {
+        return;
+    }
+    c = &l->chunks[l->n_chunks - 1];
+    if (c->end == 0) {
+        c->end = buf_len(&l->bytes);
+        l->end.offset = c->at.offset + (uint32_t) (c->end - c->begin);
+    }
+}
+
+static struct log_chunk *chunk_add(struct log *l, bool creates)
+{
+    mem_grow(&l->chunks, &l->cap_chunks, l->n_chunks + 1, sizeof(*l->chunks));
+    l->chunks[l->n_chunks] = (struct log_chunk){
+        .at = l->end,
+        .begin = buf_len(&l->bytes),
+        .creates = creates,
+    };
+    return &l->chunks[l->n_chunks++];
+}
+
+static void segment_open(struct log *l)
+{
+    struct segment_head h = {
+        .segment = l->o.first_segment + l->o.shard + l->opened * l->o.shards,
+        .shard = l->o.shard,
+        .shards = l->o.shards,
+        .partitions = l->o.partitions,
+        .start = l->o.start,
+        .first = l->o.first_segment,
+    };
+
+    chunk_close(l);
+    h.prev_end = l->end;
+    l->opened++;
+    l->end = (struct position){ .segment = h.segment };
+    chunk_add(l, true);
+    memcpy(h.server_id, l->o.server_id, UUID_BYTES);
+    segment_head_encode(&h, buf_reserve(&l->bytes, SEGMENT_HEAD_BYTES));
+    l->bytes.end += SEGMENT_HEAD_BYTES;
+}
+
+/* Offset in the open segment at which the next gathered byte will stand. */
+static size_t end_offset(const struct log *l)
+{
+    const struct log_chunk *c = l->n_chunks > 0 ? &l->chunks[l->n_chunks - 1] : NULL;
+
+    return c && c->end == 0 ? c->at.offset + (buf_len(&l->bytes) - c->begin) : l->end.offset;
+}
+
+static void group_open(struct log *l)
+{
+    if (l->n_chunks == 0 || l->chunks[l->n_chunks - 1].end != 0) {
+        chunk_add(l, false);
+    }
+    l->group_begin = buf_len(&l->bytes);
+    buf_reserve(&l->bytes, GROUP_HEAD_BYTES);
+    memset(l->bytes.data + l->bytes.end, 0, GROUP_HEAD_BYTES);
+    l->bytes.end += GROUP_HEAD_BYTES;
+    l->group_frames = 0;
+    l->group_open = true;
+}
+
+struct position log_append(struct log *l, uint8_t kind, uint16_t partition, uint32_t view,
+                           const uint8_t *payload, size_t payload_bytes)
+{
+    struct frame f = { kind, partition, view, (uint32_t) payload_bytes, payload };
+    size_t need = FRAME_HEAD_BYTES + payload_bytes;
+    struct position at;
+
+    if (l->group_open && buf_len(&l->bytes) - l->group_begin + need > LOG_GROUP_BYTES_MAX) {
+        group_close(l);
+    }
+    /* A frame that fits no segment gets one of its own: only an empty segment may grow beyond its
+     * size. */
+    if (l->end.segment == 0 || (end_offset(l) + GROUP_HEAD_BYTES + need > l->o.segment_bytes &&
+                                end_offset(l) > SEGMENT_HEAD_BYTES)) {
+        segment_open(l);
+    }
+    if (!l->group_open) {
+        group_open(l);
+    }
+    frame_head_encode(&f, buf_reserve(&l->bytes, need));
+    l->bytes.end += FRAME_HEAD_BYTES;
+    at = (struct position){ l->end.segment, (uint32_t) end_offset(l) };
+    buf_append(&l->bytes, payload, payload_bytes);
+    l->group_frames++;
+    return at;
+}
+
+void log_flush(struct log *l, struct actions *out)
+{
+    struct action *a;
+
+    if (!log_dirty(l)) {
+        return;
+    }
+    chunk_close(l);
+    for (size_t i = 0; i < l->n_chunks; i++) {
+        const struct log_chunk *c = &l->chunks[i];
+        a = actions_add(out, c->creates ? ACTION_CREATE : ACTION_WRITE);
+        a->file.at = c->at;
+        a->file.data = buf_head(&l->bytes) + c->begin;
+        a->file.bytes = c->end - c->begin;
+    }
+    a = actions_add(out, ACTION_SYNC);
+    a->group = l->group;
+    mem_grow(&l->flushed_ends, &l->cap_flushed, l->n_flushed + 1, sizeof(*l->flushed_ends));
+    l->flushed_ends[l->n_flushed++] = l->end;
+    l->group++;
+}
+
+void log_flushed(struct log *l)
+{
+    buf_clear(&l->bytes);
+    buf_trim(&l->bytes, 1u << 20);
+    l->n_chunks = 0;
+}
+
+void log_synced(struct log *l, uint64_t group)
+{
+    size_t n;
+
+    kumo_assert(group < l->group);
+    if (group <= l->synced_group) {
+        return;
+    }
+    n = (size_t) (group - l->synced_group);
+    kumo_assert(n <= l->n_flushed);
+    l->synced_end = l->flushed_ends[n - 1];
+    l->n_flushed -= n;
+    memmove(l->flushed_ends, l->flushed_ends + n, l->n_flushed * sizeof(*l->flushed_ends));
+    l->synced_group = group;
+}
+
+/* ---- reading ---- */
+
+/* Length of the whole, good group at `offset`, 0 at the end or where no good group is. Sets
+ * *ret_head. */
+static size_t group_check(const struct log_segment *s, size_t offset, struct group_head *ret_head)
+{
+    size_t left = s->bytes - offset;
+    size_t at = GROUP_HEAD_BYTES;
+    uint32_t frames = 0;
+    struct frame f;
+
+    if (group_head_decode(s->data + offset, left, ret_head) < 0 ||
+        ret_head->bytes > left - GROUP_HEAD_BYTES) {
+        return 0;
+    }
+    while (at < GROUP_HEAD_BYTES + (size_t) ret_head->bytes) {
+        int64_t n = frame_decode(s->data + offset + at,
+                                 GROUP_HEAD_BYTES + (size_t) ret_head->bytes - at, &f);
+        if (n < 0) {
+            return 0;
+        }
+        at += (size_t) n;
+        frames++;
+    }
+    return frames == ret_head->frames ? at : 0;
+}
+
+/* A stream: the segments of one shard in one start. */
+struct stream {
+    uint64_t start;
+    uint32_t shard;
+    struct position synced_end; /* highest that a group named */
+    struct position end;        /* of its good groups, as far as looked at */
+    struct position bad;        /* first place without a good group; segment 0: none yet */
+};
+
+struct checker {
+    struct log_segment *segments;
+    size_t n;
+    struct stream *streams;
+    size_t n_streams;
+    struct segment_head newest; /* head of a segment of the newest start */
+    struct log_damage *ret_damage;
+};
+
+static struct stream *stream_find(struct checker *c, uint64_t start, uint32_t shard)
+{
+    for (size_t i = 0; i < c->n_streams; i++) {
+        if (c->streams[i].start == start && c->streams[i].shard == shard) {
+            return &c->streams[i];
+        }
+    }
+    c->streams[c->n_streams] = (struct stream){ .start = start, .shard = shard };
+    return &c->streams[c->n_streams++];
+}
+
+static int damage(struct checker *c, struct position at, const char *what)
+{
+    *c->ret_damage = (struct log_damage){ at.segment, at.offset, what };
+    return -EBADMSG;
+}
+
+/* Reads the heads; one that can't be read is marked by head.segment = 0. */
+static int heads_read(struct checker *c)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        struct log_segment *s = &c->segments[i];
+        struct position at = { .segment = s->number };
+        int r = segment_head_decode(s->data, s->bytes, &s->head);
+        if (r == -EPROTONOSUPPORT) {
+            return damage(c, at, "it was written by a newer version of kumofs");
+        }
+        if (r == 0 && s->head.segment != s->number) {
+            return damage(c, at, "its head bears another number than its name");
+        }
+        if (r < 0) {
+            s->head = (struct segment_head){ 0 };
+        } else if (s->head.start >= c->newest.start) {
+            c->newest = s->head;
+        }
+        s->good_bytes = 0;
+    }
+    return 0;
+}
+
+/* Reads a segment's groups: sets good_bytes, and raises the stream's synced end. */
+static void segment_scan(struct checker *c, struct log_segment *s)
+{
+    struct stream *st = stream_find(c, s->head.start, s->head.shard);
+    struct group_head h;
+    size_t n;
+
+    s->good_bytes = SEGMENT_HEAD_BYTES;
+    while (s->good_bytes < s->bytes && (n = group_check(s, s->good_bytes, &h)) > 0) {
+        s->good_bytes += n;
+        if (position_compare(h.synced_end, st->synced_end) > 0) {
+            st->synced_end = h.synced_end;
+        }
+    }
+}
+
+/* A segment without a head is a file that was never synced, of the newest start: or it is rot. */
+static int headless_judge(struct checker *c, const struct log_segment *s)
+{
+    const struct segment_head *h = &c->newest;
+    struct position at = { .segment = s->number };
+    struct stream *st;
+
+    if (h->segment == 0) {
+        return 0; /* nothing readable at all: a first start that never synced */
+    }
+    if (s->number < h->first) {
+        return damage(c, at, "its head can't be read");
+    }
+    st = stream_find(c, h->start, (s->number - h->first) % h->shards);
+    if (st->bad.segment == 0) {
+        st->bad = at;
+    }
+    return 0;
+}
+
+/* Decides about the place where the stream's good groups end in this segment. */
+static int segment_judge(struct checker *c, struct log_segment *s)
+{
+    struct stream *st = stream_find(c, s->head.start, s->head.shard);
+    struct position prev = s->head.prev_end;
+    bool gap = prev.segment != 0 && position_compare(prev, st->end) != 0 &&
+               (prev.segment == st->end.segment || position_compare(prev, st->synced_end) > 0);
+
+    if (gap && st->bad.segment == 0) {
+        st->bad = st->end.segment == prev.segment ? st->end : prev;
+    }
+    if (st->bad.segment == 0) {
+        st->end = (struct position){ s->number, (uint32_t) s->good_bytes };
+        if (s->good_bytes < s->bytes) {
+            st->bad = st->end;
+        }
+    } else {
+        s->good_bytes = 0; /* behind a tear nothing counts, however good it looks */
+    }
+    if (st->bad.segment != 0 && st->start != c->newest.start) {
+        return damage(c, st->bad, "an unreadable group in a closed segment");
+    }
+    return 0;
+}
+
+static int streams_judge(struct checker *c)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        struct log_segment *s = &c->segments[i];
+        int r = s->head.segment == 0 ? headless_judge(c, s) : segment_judge(c, s);
+        if (r < 0) {
+            return r;
+        }
+    }
+    for (size_t i = 0; i < c->n_streams; i++) {
+        const struct stream *st = &c->streams[i];
+        if (st->bad.segment != 0 && position_compare(st->bad, st->synced_end) < 0) {
+            return damage(c, st->bad, "an unreadable group below the synced end");
+        }
+    }
+    return 0;
+}
+
+int log_check(struct log_segment *segments, size_t n, struct log_damage *ret_damage)
+{
+    _cleanup_free_ struct stream *streams = mem_zalloc(2 * n, sizeof(*streams));
+    struct checker c = { segments, n, streams, 0, { 0 }, ret_damage };
+    int r = heads_read(&c);
+
+    if (r < 0) {
+        return r;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (segments[i].head.segment != 0) {
+            segment_scan(&c, &segments[i]);
+        }
+    }
+    return streams_judge(&c);
+}
+
+int log_walk(const struct log_segment *s, log_frame_fn fn, void *ctx)
+{
+    size_t offset = SEGMENT_HEAD_BYTES;
+    struct group_head h;
+    struct frame f;
+    int r;
+
+    while (offset < s->good_bytes) {
+        r = group_head_decode(s->data + offset, s->good_bytes - offset, &h);
+        kumo_assert(r == 0);
+        offset += GROUP_HEAD_BYTES;
+        for (uint32_t i = 0; i < h.frames; i++) {
+            int64_t n = frame_decode(s->data + offset, s->good_bytes - offset, &f);
+            kumo_assert(n > 0);
+            r = fn(ctx, &f, (struct position){ s->number, (uint32_t) (offset + FRAME_HEAD_BYTES) });
+            if (r < 0) {
+                return r;
+            }
+            offset += (size_t) n;
+        }
+    }
+    return 0;
+}

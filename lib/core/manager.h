@@ -1,0 +1,136 @@
+/* The manager's mind: who is connected, which partitions need a new view, what is proposed to the
+ * log and who is told of what committed. step(state, event) -> actions, pure; the daemon and the
+ * simulator drive it. The replicated state itself is core/cluster.h.
+ *
+ * A view change (R6, R7, R9): a member accuses, the manager asks all members of the view to seal,
+ * and when every one of them has reported, the one with the highest (view, seq) leads the next
+ * view, with the same members. Nobody is removed: a partition with a member away waits for it.
+ * Since every member, the old primary included, has sealed before a new view exists, at most one
+ * server acts for a partition at any time. */
+#pragma once
+
+#include "core/cluster.h"
+
+#include <stdbool.h>
+
+#define MANAGER_TICK_USEC    20000   /* how often the owner should tick */
+#define MANAGER_SEAL_USEC    1000000 /* a seal without report is asked for again */
+#define MANAGER_VIEWS_MAX    1024    /* view changes in one log entry */
+#define MANAGER_REQUESTS_MAX 4096    /* unanswered requests; beyond: refused */
+#define MANAGER_SESSIONS_MAX 65536   /* sessions ever opened */
+
+struct manager_options {
+    uint8_t cluster_id[UUID_BYTES]; /* of the cluster to form, when there is none: random */
+    uint32_t partitions;
+    uint32_t replicas;
+};
+
+enum manager_event_kind {
+    MANAGER_LEADER = 1, /* flag: this manager leads now, or does no more */
+    MANAGER_COMMITTED,  /* data: a log entry, to be applied */
+    MANAGER_DONE,       /* tag, status, index: what became of a proposal; after MANAGER_COMMITTED */
+    MANAGER_REGISTER,   /* conn, request, registration: a server introduces itself */
+    MANAGER_GONE,       /* conn: a connection ended */
+    MANAGER_ACCUSE,     /* conn, note: a member says that a partition needs a view */
+    MANAGER_SEALED,     /* conn, sealed */
+    MANAGER_ATTACH,     /* conn, request, attach: names of servers; none = all that are new */
+    MANAGER_SESSION,    /* conn, request: open a session */
+    MANAGER_TICK,
+    _MANAGER_EVENT_KIND_MAX,
+    _MANAGER_EVENT_KIND_INVALID = -22,
+};
+
+#define ATTACH_NAMES_MAX 64
+
+struct manager_event {
+    enum manager_event_kind kind;
+    uint64_t conn;    /* names a connection; never reused */
+    uint64_t request; /* its request id */
+    union {
+        bool flag;
+        struct {
+            const uint8_t *p;
+            size_t bytes;
+            uint64_t index;
+        } data;
+        struct {
+            uint64_t tag;
+            int status; /* consensus.h */
+            uint64_t index;
+        } done;
+        struct msg_register registration;
+        struct msg_at note;
+        struct msg_sealed sealed;
+        struct {
+            uint32_t replicas; /* 0: as the cluster was formed */
+            uint32_t n;
+            char (*names)[NAME_BYTES_MAX];
+        } attach;
+    };
+};
+
+enum manager_action_kind {
+    MANAGER_DO_PROPOSE =
+        1, /* bytes under a tag; MANAGER_DONE follows. Refused at once = status -EAGAIN */
+    MANAGER_DO_ACCEPT,  /* conn, request: struct msg_registered, then every row that has `server` as
+                           member */
+    MANAGER_DO_SESSION, /* conn, request: the session is open */
+    MANAGER_DO_TEXT,    /* conn, request: done; text for the operator */
+    MANAGER_DO_REFUSE,  /* conn, request: refused; text says why */
+    MANAGER_DO_SEAL,    /* conn: note */
+    MANAGER_DO_VIEW,    /* conn: row */
+    MANAGER_DO_CHANGED, /* subscribers: rows changed (and servers, always included) */
+    _MANAGER_ACTION_KIND_MAX,
+    _MANAGER_ACTION_KIND_INVALID = -22,
+};
+
+#define MANAGER_TEXT_BYTES_MAX 400
+
+struct manager_action {
+    enum manager_action_kind kind;
+    uint64_t conn;
+    uint64_t request;
+    union {
+        struct {
+            const uint8_t *p; /* until the next step */
+            size_t bytes;
+            uint64_t tag;
+        } propose;
+        struct msg_registered accept;
+        uint64_t session;
+        char text[MANAGER_TEXT_BYTES_MAX];
+        struct msg_at note;
+        struct view_row row;
+        struct {
+            const uint16_t *rows; /* until the next step */
+            size_t n;
+        } changed;
+    };
+};
+
+struct manager_actions {
+    struct manager_action *v;
+    size_t n;
+    size_t cap;
+};
+void manager_actions_free(struct manager_actions *a);
+
+struct manager;
+
+struct manager *manager_new(const struct manager_options *o);
+struct manager *manager_free(struct manager *m);
+/* The replicated state: what was committed and applied so far. */
+const struct cluster *manager_cluster(const struct manager *m);
+
+/* now_usec: CLOCK_BOOTTIME. */
+void manager_step(struct manager *m, uint64_t now_usec, const struct manager_event *e,
+                  struct manager_actions *out);
+
+/* For the log's snapshots. manager_restore: -EBADMSG. */
+void manager_snapshot(const struct manager *m, struct buf *out);
+int manager_restore(struct manager *m, const uint8_t *data, size_t bytes);
+
+/* Is this server connected, with its newest process? For status. */
+bool manager_server_is_up(const struct manager *m, uint32_t server);
+/* Partitions that wait for a new view, and the first member that they wait for (0: none). */
+uint32_t manager_waiting(const struct manager *m, uint32_t *ret_server);

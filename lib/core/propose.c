@@ -1,0 +1,359 @@
+/* Operations at the primary: found again or evaluated once (R3), then proposed or answered. */
+#include "core/replica.h"
+
+#include "base/assert.h"
+#include "base/cleanup.h"
+#include "core/hashspace.h"
+#include "wire/mc_number.h"
+
+#include <string.h>
+
+uint64_t propose_key_hash(const struct entry *e)
+{
+    return hashspace_hash(e->key, e->key_len);
+}
+
+uint64_t propose_op_hash(uint16_t partition, const struct op_id *op)
+{
+    return map_hash_u64(op->session * 31 + partition) ^ map_hash_u64(op->number);
+}
+
+/* ---- answers ---- */
+
+static struct result *answer(struct shard *s, struct asker asker, uint8_t code)
+{
+    struct action *a = actions_add(s->out, ACTION_RESULT);
+
+    a->answer.asker = asker;
+    a->answer.result = (struct result){ .id = asker.id, .code = code };
+    return &a->answer.result;
+}
+
+static void answer_value(struct shard *s, struct asker asker, const struct entry *e)
+{
+    struct result *res = answer(s, asker, RESULT_VALUE);
+
+    res->cas = e->cas;
+    res->flags = e->flags;
+    res->value = e->value;
+    res->value_len = e->value_len;
+}
+
+void propose_answer(struct shard *s, const struct waiter *w, const struct tail_entry *te)
+{
+    struct result *res;
+
+    if (w->own && w->answer == RESULT_VALUE) {
+        answer_value(s, w->asker, &te->e);
+        return;
+    }
+    res = answer(s, w->asker, w->answer);
+    if (w->own) {
+        res->cas = te->e.cas;
+        if (w->answer == RESULT_NUMBER) {
+            (void) mc_parse_counter(te->e.value, te->e.value_len, &res->number);
+        }
+    }
+}
+
+/* ---- finding records ---- */
+
+/* The committed entry that the index points at, alive or not. False: there is none, or it can't be
+ * read (then the shard is halted). */
+static bool committed_entry(struct shard *s, struct replica *r, const uint8_t *key, size_t key_len,
+                            struct entry *ret)
+{
+    struct index_record rec;
+    const uint8_t *bytes;
+
+    if (r->index->ops->get(r->index, key, key_len, &rec) < 0 || rec.kind != ENTRY_SET) {
+        return false;
+    }
+    bytes = s->o.read(s->o.read_ctx, rec.at, rec.bytes);
+    if (!bytes || entry_decode_trusted(bytes, rec.bytes, ret) < 0 || ret->key_len != key_len ||
+        memcmp(ret->key, key, key_len) != 0) {
+        shard_halt(s, "a record can't be read where the index points");
+        return false;
+    }
+    return true;
+}
+
+static bool is_alive(const struct flush_mark *f, const struct entry *e, uint64_t now_usec)
+{
+    return e->kind == ENTRY_SET && !expiry_is_over(e->expiry_sec, now_usec) &&
+           !flush_covers(f, e->name.seq, e->time_usec, now_usec);
+}
+
+static struct tail_entry *pending_find(struct shard *s, struct replica *r, const struct op *op,
+                                       uint64_t hash)
+{
+    for (struct map_node *i = map_first(&s->pending_keys, hash); i; i = map_next(i)) {
+        struct tail_entry *te = MAP_ENTRY(i, struct tail_entry, by_key);
+        if (te->e.partition == r->partition && te->e.key_len == op->key_len &&
+            memcmp(te->e.key, op->key, op->key_len) == 0) {
+            return te; /* the newest: the map finds that first */
+        }
+    }
+    return NULL;
+}
+
+/* The record as the operation finds it: committed state plus pending writes of the key and a
+ * pending flush (R3). *ret_depends is the newest pending entry that made it so, or NULL. */
+static void record_find(struct shard *s, struct replica *r, const struct op *op, uint64_t now_usec,
+                        struct record *ret, struct tail_entry **ret_depends)
+{
+    struct tail_entry *pending = pending_find(s, r, op, hashspace_hash(op->key, op->key_len));
+    struct flush_mark flush = r->flush;
+    struct entry e;
+    bool found = true;
+
+    if (r->pending_flush) {
+        flush_apply(&flush, &r->pending_flush->e);
+    }
+    if (pending) {
+        e = pending->e;
+    } else {
+        found = committed_entry(s, r, op->key, op->key_len, &e);
+    }
+    *ret = (struct record){ .exists = found && is_alive(&flush, &e, now_usec) };
+    if (ret->exists) {
+        ret->flags = e.flags;
+        ret->expiry_sec = e.expiry_sec;
+        ret->cas = e.cas;
+        ret->value = e.value;
+        ret->value_len = e.value_len;
+    }
+    *ret_depends = pending;
+    if (r->pending_flush && (!pending || r->pending_flush->e.name.seq > pending->e.name.seq)) {
+        *ret_depends = r->pending_flush;
+    }
+}
+
+/* ---- proposing ---- */
+
+/* Encodes the entry into the shard's scratch and pushes it to the tail, the log and the stream. */
+static struct tail_entry *propose(struct shard *s, struct replica *r, struct entry *e)
+{
+    struct tail_entry *te;
+    size_t n;
+
+    e->partition = r->partition;
+    e->name = (struct name){ .view = r->view, .seq = r->last.seq + 1 };
+    e->prev_view = r->last.view;
+    e->time_usec = replica_now(s, r);
+    if (e->cas == 0) {
+        e->cas = e->name.seq;
+    }
+    n = entry_bytes(e);
+    buf_clear(&s->scratch);
+    entry_encode(e, buf_reserve(&s->scratch, n));
+    te = replica_push(s, r, s->scratch.data, n, NULL);
+    buf_trim(&s->scratch, 1u << 20);
+    for (unsigned i = 1; i < r->n_members; i++) {
+        stream_send(s, r, r->members[i].server, te);
+    }
+    return te;
+}
+
+void propose_noop(struct shard *s, struct replica *r)
+{
+    struct entry e = { .kind = ENTRY_NOOP };
+
+    propose(s, r, &e);
+}
+
+/* The two slices of an outcome as one string; `joined` holds it when there are two. */
+static struct slice outcome_value(const struct outcome *o, struct buf *joined)
+{
+    if (o->value[1].bytes == 0) {
+        return o->value[0];
+    }
+    if (o->value[0].bytes == 0) {
+        return o->value[1];
+    }
+    buf_append(joined, o->value[0].p, o->value[0].bytes);
+    buf_append(joined, o->value[1].p, o->value[1].bytes);
+    return (struct slice){ buf_head(joined), (uint32_t) buf_len(joined) };
+}
+
+static struct tail_entry *propose_outcome(struct shard *s, struct replica *r, const struct op *op,
+                                          const struct outcome *o, uint64_t old_cas)
+{
+    _cleanup_(buf_free) struct buf joined = { 0 };
+    struct slice value = outcome_value(o, &joined);
+    struct entry e = {
+        .kind = o->kind,
+        .answer = o->answer,
+        .key = op->key,
+        .key_len = op->key_len,
+        .flags = o->flags,
+        .expiry_sec = o->expiry_sec,
+        .value = value.p,
+        .value_len = value.bytes,
+        .op = op->op,
+        .cas = o->keeps_cas ? old_cas : 0,
+    };
+
+    return propose(s, r, &e);
+}
+
+static void evaluate(struct shard *s, struct replica *r, struct asker asker, const struct op *op)
+{
+    uint64_t now_usec = replica_now(s, r);
+    struct tail_entry *depends = NULL;
+    struct record rec = { 0 };
+    struct outcome o;
+
+    if (op->code != OP_FLUSH) {
+        record_find(s, r, op, now_usec, &rec, &depends);
+    }
+    if (s->halted) {
+        return;
+    }
+    operation_evaluate(op, &rec, now_usec, s->o.value_bytes_max, &o);
+    if (o.proposes) {
+        replica_waiter_add(s, propose_outcome(s, r, op, &o, rec.cas), asker, o.answer, true);
+    } else if (depends) {
+        replica_waiter_add(s, depends, asker, o.answer, false);
+    } else {
+        answer(s, asker, o.answer);
+    }
+}
+
+/* ---- operations that were here before (R12) ---- */
+
+static void answer_again(struct shard *s, struct replica *r, struct asker asker,
+                         const struct op *op, const struct session_answer *before)
+{
+    struct entry e;
+    struct result *res;
+
+    if (before->code == RESULT_VALUE) {
+        /* Only while the record is still the one that the operation made. */
+        if (committed_entry(s, r, op->key, op->key_len, &e) && name_equal(e.name, before->at)) {
+            answer_value(s, asker, &e);
+        } else {
+            answer(s, asker, RESULT_UNKNOWN);
+        }
+        return;
+    }
+    res = answer(s, asker, before->code);
+    res->cas = before->cas;
+    res->number = before->value;
+}
+
+/* A pending duplicate joins the original. */
+static bool join_pending(struct shard *s, struct replica *r, struct asker asker,
+                         const struct op *op)
+{
+    uint64_t hash = propose_op_hash(r->partition, &op->op);
+
+    for (struct map_node *i = map_first(&s->pending_ops, hash); i; i = map_next(i)) {
+        struct tail_entry *te = MAP_ENTRY(i, struct tail_entry, by_op);
+        if (te->e.partition == r->partition && te->e.op.session == op->op.session &&
+            te->e.op.number == op->op.number) {
+            replica_waiter_add(s, te, asker, te->e.answer, true);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Answers an operation that was here before. False: it is new. */
+static bool answered_before(struct shard *s, struct replica *r, struct asker asker,
+                            const struct op *op)
+{
+    struct session_answer before;
+
+    if (op->op.session == 0) {
+        return false;
+    }
+    switch (session_look(&r->sessions, &op->op, &before)) {
+    case SESSION_DONE:
+        answer_again(s, r, asker, op, &before);
+        return true;
+    case SESSION_GONE:
+        answer(s, asker, RESULT_UNKNOWN);
+        return true;
+    case SESSION_AHEAD:
+        answer(s, asker, RESULT_REFUSED);
+        return true;
+    case SESSION_NEW:
+        break;
+    }
+    return join_pending(s, r, asker, op);
+}
+
+/* ---- the door ---- */
+
+static void read_record(struct shard *s, struct replica *r, struct asker asker, const struct op *op)
+{
+    uint64_t now_usec = replica_now(s, r);
+    struct entry e;
+
+    if (!committed_entry(s, r, op->key, op->key_len, &e)) {
+        if (!s->halted) {
+            answer(s, asker, RESULT_NOT_FOUND);
+        }
+        return;
+    }
+    if (is_alive(&r->flush, &e, now_usec)) {
+        answer_value(s, asker, &e);
+        return;
+    }
+    answer(s, asker, RESULT_NOT_FOUND);
+    if (r->n_members > 1 && list_empty(&r->in_told)) { /* R13: tell the time that decided */
+        list_push_back(&s->told, &r->in_told);
+    }
+}
+
+void propose_op(struct shard *s, struct replica *r, struct asker asker, const struct op *op)
+{
+    if (r->state != REPLICA_PRIMARY) {
+        answer(s, asker, RESULT_NOT_PRIMARY)->number = r->view;
+        return;
+    }
+    if (op->code == OP_GET) {
+        read_record(s, r, asker, op);
+        return;
+    }
+    if (answered_before(s, r, asker, op)) {
+        return;
+    }
+    if (op->op.number - op->op.first >= SESSION_WINDOW || op->value_len > s->o.value_bytes_max) {
+        answer(s, asker, RESULT_REFUSED);
+        return;
+    }
+    if (r->n_tail >= TAIL_ENTRIES_MAX || s->tail_bytes >= TAIL_BYTES_MAX) {
+        answer(s, asker, RESULT_BUSY);
+        return;
+    }
+    evaluate(s, r, asker, op);
+}
+
+void propose_peek(struct shard *s, struct replica *r, struct asker asker, const uint8_t *key,
+                  size_t key_len)
+{
+    struct msg_peek peek = {
+        .partition = r->partition,
+        .view = r->view,
+        .part = r->state,
+        .commit = r->commit,
+        .last = r->last,
+    };
+    struct action *a;
+    struct entry e;
+
+    if (committed_entry(s, r, key, key_len, &e) && is_alive(&r->flush, &e, replica_now(s, r))) {
+        peek.found = true;
+        peek.record = e.name;
+        peek.flags = e.flags;
+        peek.expiry_sec = e.expiry_sec;
+        peek.cas = e.cas;
+        peek.value = e.value;
+        peek.value_len = e.value_len;
+    }
+    a = actions_add(s->out, ACTION_PEEK);
+    a->peek.asker = asker;
+    a->peek.peek = peek;
+}

@@ -1,0 +1,488 @@
+/* One partition's replica: its views, its tail, and what a commit does. Never sends or proposes by
+ * itself outside of the rules named at each function. */
+#include "core/replica.h"
+
+#include "base/cleanup.h"
+#include "base/mem.h"
+#include "base/sm.h"
+#include "wire/mc_number.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define RING_ENTRIES_MIN 4
+
+const struct sm_table replica_sm = {
+    .name = "replica",
+    .n_states = _REPLICA_STATE_MAX,
+    .state_names = { "none", "waiting", "entering", "reconciling", "primary", "secondary" },
+    .next = {
+        [REPLICA_NONE] = SM_TO(REPLICA_WAITING) | SM_TO(REPLICA_ENTERING),
+        [REPLICA_WAITING] = SM_TO(REPLICA_WAITING) | SM_TO(REPLICA_ENTERING) | SM_TO(REPLICA_NONE),
+        [REPLICA_ENTERING] = SM_TO(REPLICA_RECONCILING) | SM_TO(REPLICA_SECONDARY) |
+                             SM_TO(REPLICA_WAITING) | SM_TO(REPLICA_ENTERING) | SM_TO(REPLICA_NONE),
+        [REPLICA_RECONCILING] = SM_TO(REPLICA_PRIMARY) | SM_TO(REPLICA_WAITING) |
+                                SM_TO(REPLICA_ENTERING) | SM_TO(REPLICA_NONE),
+        [REPLICA_PRIMARY] = SM_TO(REPLICA_WAITING) | SM_TO(REPLICA_ENTERING) | SM_TO(REPLICA_NONE),
+        [REPLICA_SECONDARY] = SM_TO(REPLICA_WAITING) | SM_TO(REPLICA_ENTERING) |
+                              SM_TO(REPLICA_NONE),
+    },
+};
+
+const char *replica_state_name(uint8_t state)
+{
+    return state < _REPLICA_STATE_MAX ? replica_sm.state_names[state] : "unknown";
+}
+
+void replica_init(struct shard *s, struct replica *r, uint16_t partition)
+{
+    (void) s;
+    *r = (struct replica){ .partition = partition };
+    list_init(&r->in_unsynced);
+    list_init(&r->in_acks);
+    list_init(&r->in_commits);
+    list_init(&r->in_told);
+    list_init(&r->in_entering);
+    list_init(&r->in_sealing);
+}
+
+/* Puts a replica on one of its shard's lists, once. */
+static void enlist(struct list *list, struct list *node)
+{
+    if (list_empty(node)) {
+        list_push_back(list, node);
+    }
+}
+
+/* ---- the tail ---- */
+
+static void tail_entry_bury(struct shard *s, struct replica *r, struct tail_entry *te)
+{
+    if (te->e.key_len > 0) {
+        map_remove(&s->pending_keys, &te->by_key);
+    }
+    if (te->e.op.session != 0) {
+        map_remove(&s->pending_ops, &te->by_op);
+    }
+    if (r->pending_flush == te) {
+        r->pending_flush = NULL;
+    }
+    s->tail_bytes -= te->n_bytes;
+    list_push_back(&s->graveyard, &te->dead);
+}
+
+static void ring_push(struct replica *r, struct tail_entry *te)
+{
+    if (r->n_tail == r->ring_cap) {
+        size_t cap = r->ring_cap ? r->ring_cap * 2 : RING_ENTRIES_MIN;
+        struct tail_entry **ring = mem_alloc(cap * sizeof(struct tail_entry *));
+        for (size_t i = 0; i < r->n_tail; i++) {
+            ring[i] = r->ring[(r->ring_head + i) & (r->ring_cap - 1)];
+        }
+        free(r->ring);
+        r->ring = ring;
+        r->ring_cap = cap;
+        r->ring_head = 0;
+    }
+    r->ring[(r->ring_head + r->n_tail) & (r->ring_cap - 1)] = te;
+    r->n_tail++;
+}
+
+struct tail_entry *replica_push(struct shard *s, struct replica *r, const uint8_t *bytes,
+                                size_t n_bytes, const struct position *at)
+{
+    struct tail_entry *te = mem_alloc(sizeof(*te) + n_bytes);
+    int err;
+
+    memcpy(te->bytes, bytes, n_bytes);
+    te->n_bytes = n_bytes;
+    err = entry_decode_trusted(te->bytes, n_bytes, &te->e);
+    kumo_assert(err == 0);
+    kumo_assert(te->e.name.seq == r->last.seq + 1);
+    kumo_assert(te->e.prev_view == r->last.view);
+    list_init(&te->waiters);
+    if (at) {
+        te->at = *at;
+        te->group = 0;
+    } else {
+        te->at = log_append(&s->log, FRAME_PREPARE, r->partition, r->view, te->bytes, n_bytes);
+        te->group = s->log.group;
+        enlist(&s->unsynced, &r->in_unsynced);
+    }
+    ring_push(r, te);
+    r->last = te->e.name;
+    s->tail_bytes += n_bytes;
+    if (te->e.key_len > 0) {
+        map_insert(&s->pending_keys, &te->by_key, propose_key_hash(&te->e));
+    }
+    if (te->e.op.session != 0) {
+        map_insert(&s->pending_ops, &te->by_op, propose_op_hash(r->partition, &te->e.op));
+    }
+    if (te->e.kind == ENTRY_FLUSH) {
+        r->pending_flush = te;
+    }
+    return te;
+}
+
+static void waiter_refuse(struct shard *s, const struct replica *r, struct waiter *w)
+{
+    struct action *a = actions_add(s->out, ACTION_RESULT);
+
+    a->answer.asker = w->asker;
+    a->answer.result =
+        (struct result){ .id = w->asker.id, .code = RESULT_NOT_PRIMARY, .number = r->view };
+    list_remove(&w->link);
+    list_push_back(&s->free_waiters, &w->link);
+}
+
+static void entry_release_waiters(struct shard *s, const struct replica *r, struct tail_entry *te)
+{
+    LIST_FOR_EACH_SAFE(i, &te->waiters)
+    {
+        waiter_refuse(s, r, LIST_ENTRY(i, struct waiter, link));
+    }
+}
+
+void replica_release_waiters(struct shard *s, struct replica *r)
+{
+    for (uint64_t seq = r->commit.seq + 1; seq <= r->last.seq; seq++) {
+        entry_release_waiters(s, r, replica_tail(r, seq));
+    }
+}
+
+void replica_waiter_add(struct shard *s, struct tail_entry *te, struct asker asker, uint8_t answer,
+                        bool own)
+{
+    struct waiter *w;
+
+    if (list_empty(&s->free_waiters)) {
+        w = mem_alloc(sizeof(*w));
+        list_init(&w->link);
+    } else {
+        w = LIST_ENTRY(s->free_waiters.next, struct waiter, link);
+        list_remove(&w->link);
+    }
+    w->asker = asker;
+    w->answer = answer;
+    w->own = own;
+    list_push_back(&te->waiters, &w->link);
+}
+
+/* The newest flush in the tail, after a cut. */
+static void pending_flush_find(struct replica *r)
+{
+    for (uint64_t seq = r->last.seq; seq > r->commit.seq && !r->pending_flush; seq--) {
+        struct tail_entry *te = replica_tail(r, seq);
+        if (te->e.kind == ENTRY_FLUSH) {
+            r->pending_flush = te;
+        }
+    }
+}
+
+void replica_cut(struct shard *s, struct replica *r, uint64_t seq)
+{
+    kumo_assert(seq > r->commit.seq); /* R1: above the commit only */
+    while (r->last.seq >= seq) {
+        struct tail_entry *te = replica_tail(r, r->last.seq);
+        struct tail_entry *before = replica_tail(r, r->last.seq - 1);
+        entry_release_waiters(s, r, te);
+        tail_entry_bury(s, r, te);
+        r->n_tail--;
+        r->last = before ? before->e.name : r->commit;
+    }
+    r->durable_seq = MIN_OF(r->durable_seq, r->last.seq);
+    r->matched_seq = MIN_OF(r->matched_seq, r->last.seq);
+    pending_flush_find(r);
+}
+
+void replica_free(struct shard *s, struct replica *r)
+{
+    for (uint64_t seq = r->commit.seq + 1; seq <= r->last.seq; seq++) {
+        struct tail_entry *te = replica_tail(r, seq);
+        list_splice(&s->free_waiters, &te->waiters);
+        tail_entry_bury(s, r, te);
+    }
+    free(r->ring);
+    session_table_free(&r->sessions);
+    if (r->index) {
+        r->index->ops->free(r->index);
+    }
+}
+
+/* ---- time ---- */
+
+uint64_t replica_now(struct shard *s, struct replica *r)
+{
+    int64_t clocks[REPLICAS_MAX + 1] = { (int64_t) s->now.real_usec };
+    unsigned n = 1;
+
+    for (unsigned i = 0; i < r->n_members; i++) {
+        uint32_t server = r->members[i].server;
+        int64_t v;
+        unsigned j;
+        if (server == s->o.server || server >= s->n_peers || !s->peers[server].clock_known) {
+            continue;
+        }
+        v = s->peers[server].clock_offset_usec + (int64_t) s->now.boot_usec;
+        for (j = n++; j > 0 && clocks[j - 1] > v; j--) {
+            clocks[j] = clocks[j - 1];
+        }
+        clocks[j] = v;
+    }
+    /* R13: the median of the replicas' clocks, never below what was given out. */
+    r->time_usec = MAX_OF(r->time_usec, (uint64_t) MAX_OF(clocks[(n - 1) / 2], 0));
+    return r->time_usec;
+}
+
+bool flush_covers(const struct flush_mark *f, uint64_t seq, uint64_t stamp_usec, uint64_t now_usec)
+{
+    return seq < f->seq || stamp_usec < f->past_usec ||
+           (f->at_usec != 0 && now_usec >= f->at_usec && stamp_usec < f->at_usec);
+}
+
+void flush_apply(struct flush_mark *f, const struct entry *e)
+{
+    uint64_t at_usec = e->expiry_sec * UINT64_C(1000000);
+
+    if (f->at_usec != 0 && e->time_usec >= f->at_usec) {
+        f->past_usec = MAX_OF(f->past_usec, f->at_usec);
+    }
+    f->at_usec = 0;
+    if (at_usec <= e->time_usec) {
+        f->seq = e->name.seq;
+    } else {
+        f->at_usec = at_usec;
+    }
+}
+
+/* ---- commit ---- */
+
+static void session_apply(struct replica *r, const struct entry *e)
+{
+    struct session_answer answer = {
+        .number = e->op.number, .at = e->name, .code = e->answer, .cas = e->cas
+    };
+
+    if (e->op.session == 0) {
+        return;
+    }
+    if (e->answer == RESULT_NUMBER) {
+        (void) mc_parse_counter(e->value, e->value_len, &answer.value);
+    }
+    session_record(&r->sessions, &e->op, &answer);
+}
+
+static void apply(struct shard *s, struct replica *r, const struct tail_entry *te)
+{
+    const struct entry *e = &te->e;
+    struct index_record rec = {
+        .seq = e->name.seq,
+        .at = te->at,
+        .bytes = (uint32_t) te->n_bytes,
+        .expiry_sec = e->expiry_sec,
+        .kind = e->kind,
+    };
+
+    if (e->kind == ENTRY_FLUSH) {
+        flush_apply(&r->flush, e);
+    } else if (e->kind != ENTRY_NOOP &&
+               r->index->ops->put(r->index, e->key, e->key_len, &rec) < 0) {
+        shard_halt(s, "no memory for the index");
+    }
+    session_apply(r, e);
+    r->time_usec = MAX_OF(r->time_usec, e->time_usec);
+}
+
+void replica_commit_to(struct shard *s, struct replica *r, uint64_t seq)
+{
+    kumo_assert(seq <= r->durable_seq); /* R2: durable here too */
+    while (r->commit.seq < seq && !s->halted) {
+        struct tail_entry *te = replica_tail(r, r->commit.seq + 1);
+        apply(s, r, te);
+        r->commit = te->e.name;
+        r->ring_head = (r->ring_head + 1) & (r->ring_cap - 1);
+        r->n_tail--;
+        if (te->e.kind == ENTRY_NOOP && r->state == REPLICA_RECONCILING &&
+            te->e.name.view == r->view) {
+            sm_move(&replica_sm, &r->state, REPLICA_PRIMARY); /* R5 */
+        }
+        LIST_FOR_EACH_SAFE(i, &te->waiters)
+        {
+            struct waiter *w = LIST_ENTRY(i, struct waiter, link);
+            propose_answer(s, w, te);
+            list_remove(i);
+            list_push_back(&s->free_waiters, i);
+        }
+        tail_entry_bury(s, r, te);
+        enlist(&s->commits, &r->in_commits);
+        if (r->n_members > 1) {
+            enlist(&s->told, &r->in_told);
+        }
+    }
+    r->progress_usec = s->now.boot_usec;
+}
+
+void replica_try_commit(struct shard *s, struct replica *r)
+{
+    uint64_t seq = r->durable_seq; /* R2: the primary's own log counts like any other */
+
+    for (unsigned i = 1; i < r->n_members; i++) {
+        seq = MIN_OF(seq, r->members[i].acked_seq);
+    }
+    if (seq > r->commit.seq) {
+        replica_commit_to(s, r, seq);
+    }
+}
+
+void replica_sync(struct shard *s, struct replica *r)
+{
+    struct tail_entry *te;
+
+    while ((te = replica_tail(r, r->durable_seq + 1)) && log_is_synced(&s->log, te->group)) {
+        r->durable_seq++;
+    }
+    if (r->durable_seq == r->last.seq) {
+        list_remove(&r->in_unsynced);
+    }
+    if (replica_is_primary(r)) {
+        replica_try_commit(s, r);
+    }
+}
+
+/* ---- views ---- */
+
+static bool members_equal(const struct replica *r, const struct view_row *row)
+{
+    bool equal = r->n_members == row->n_members;
+
+    for (unsigned i = 0; equal && i < row->n_members; i++) {
+        equal = r->members[i].server == row->members[i];
+    }
+    return equal;
+}
+
+static enum view_part part_of(const struct shard *s, const struct view_row *row, bool floor)
+{
+    for (unsigned i = 0; i < row->n_members; i++) {
+        if (row->members[i] == s->o.server) {
+            return floor ? VIEW_WAITING : i == 0 ? VIEW_PRIMARY : VIEW_SECONDARY;
+        }
+    }
+    return VIEW_NONE;
+}
+
+/* R4: the view, and what this server is in it, goes to the log before anything is done in it. */
+static void view_log(struct shard *s, struct replica *r, enum view_part part)
+{
+    struct frame_view v = { .part = (uint8_t) part, .n_members = r->n_members };
+    uint8_t bytes[FRAME_VIEW_BYTES_MAX];
+
+    for (unsigned i = 0; i < r->n_members; i++) {
+        v.members[i] = r->members[i].server;
+    }
+    log_append(&s->log, FRAME_VIEW, r->partition, r->view, bytes, frame_view_encode(&v, bytes));
+    r->view_group = s->log.group;
+}
+
+/* Leaves whatever was going on in the view before. */
+static void view_leave(struct shard *s, struct replica *r)
+{
+    replica_release_waiters(s, r);
+    list_remove(&r->in_acks);
+    list_remove(&r->in_told);
+    list_remove(&r->in_entering);
+    list_remove(&r->in_sealing);
+    r->ack_owed = false;
+    r->asked = false;
+}
+
+void replica_view(struct shard *s, struct replica *r, const struct view_row *row, bool floor)
+{
+    enum view_part part = part_of(s, row, floor);
+
+    if (row->view < r->view) {
+        if (floor) {
+            shard_halt(
+                s, "the manager knows older views than this server: its data was lost or restored");
+        }
+        return; /* R4: lower views are refused for ever */
+    }
+    if (row->view == r->view) {
+        if (!members_equal(r, row)) {
+            shard_halt(s, "two memberships with one view number"); /* R9 */
+        }
+        return;
+    }
+    view_leave(s, r);
+    r->view = row->view;
+    r->time_usec = MAX_OF(r->time_usec, row->time_usec);
+    r->progress_usec = s->now.boot_usec;
+    r->n_members = row->n_members;
+    for (unsigned i = 0; i < row->n_members; i++) {
+        r->members[i] = (struct member){ .server = row->members[i] };
+    }
+    view_log(s, r, part);
+    if (part == VIEW_NONE) {
+        if (r->state != REPLICA_NONE) {
+            sm_move(&replica_sm, &r->state, REPLICA_NONE);
+        }
+    } else if (part == VIEW_WAITING) {
+        sm_move(&replica_sm, &r->state, REPLICA_WAITING);
+        r->accuse_usec = 0;
+    } else {
+        sm_move(&replica_sm, &r->state, REPLICA_ENTERING);
+        enlist(&s->entering, &r->in_entering);
+    }
+}
+
+void replica_enter(struct shard *s, struct replica *r)
+{
+    struct action *a;
+
+    list_remove(&r->in_entering);
+    r->progress_usec = s->now.boot_usec;
+    if (r->members[0].server == s->o.server) {
+        sm_move(&replica_sm, &r->state, REPLICA_RECONCILING);
+        for (unsigned i = 1; i < r->n_members; i++) {
+            stream_resend(s, r, r->members[i].server, r->commit.seq); /* R5: the whole tail… */
+        }
+        propose_noop(s, r); /* …then a no-op */
+        return;
+    }
+    sm_move(&replica_sm, &r->state, REPLICA_SECONDARY);
+    r->matched_seq = r->commit.seq;
+    r->acked_seq = 0;
+    a = actions_add(s->out, ACTION_RESEND);
+    a->server = r->members[0].server;
+    a->note = (struct msg_at){ r->partition, r->view, r->commit.seq };
+}
+
+void replica_seal(struct shard *s, struct replica *r, uint32_t view)
+{
+    if (view != r->view || r->state == REPLICA_NONE) {
+        return;
+    }
+    if (r->state != REPLICA_WAITING) {
+        view_leave(s, r);
+        sm_move(&replica_sm, &r->state, REPLICA_WAITING);
+        r->accuse_usec = s->now.boot_usec + 2 * SHARD_ACCUSE_USEC;
+    }
+    if (!replica_report_sealed(s, r)) {
+        enlist(&s->sealing, &r->in_sealing);
+    }
+}
+
+bool replica_report_sealed(struct shard *s, struct replica *r)
+{
+    struct action *a;
+
+    /* R7: the group in flight is finished first; what is reported is durable. */
+    if (r->durable_seq < r->last.seq || !log_is_synced(&s->log, r->view_group)) {
+        return false;
+    }
+    list_remove(&r->in_sealing);
+    a = actions_add(s->out, ACTION_SEALED);
+    a->sealed = (struct msg_sealed){ r->partition, r->view, r->last, r->time_usec };
+    return true;
+}

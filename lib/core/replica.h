@@ -1,0 +1,188 @@
+/* Inside of a shard: its parts and one partition's replica. Only shard.c, replica.c, stream.c and
+ * propose.c include this; everybody else sees core/shard.h. */
+#pragma once
+
+#include "base/list.h"
+#include "base/map.h"
+#include "core/operation.h"
+#include "core/session.h"
+#include "core/shard.h"
+
+/* An entry above the commit. */
+struct tail_entry {
+    struct map_node by_key; /* in shard->pending_keys */
+    struct map_node by_op;  /* in shard->pending_ops */
+    struct list waiters;    /* struct waiter: who is answered when this entry commits */
+    struct list dead;       /* in shard->graveyard until the next step */
+    struct entry e;         /* points into bytes */
+    struct position at;     /* in this server's log */
+    uint64_t group;         /* durable when this group of the log is */
+    size_t n_bytes;
+    uint8_t bytes[];
+};
+
+/* An answer that waits for an entry, by its name (R3): its own, or one that it depends on. */
+struct waiter {
+    struct list link;
+    struct asker asker;
+    uint8_t answer; /* enum result_code */
+    bool own;       /* the entry is the operation's own: the answer's values come from it */
+};
+
+/* What the primary knows of one other member in this view. */
+struct member {
+    uint32_t server;
+    uint64_t acked_seq;      /* durable there up to here, as of this view */
+    uint64_t told_seq;       /* commit that it was told */
+    uint64_t told_time_usec; /* partition time that it was told */
+};
+
+struct flush_mark {
+    uint64_t seq;       /* records below it are dead */
+    uint64_t past_usec; /* records stamped before it are dead */
+    uint64_t at_usec;   /* not 0: from this time on, records stamped before it are dead */
+};
+
+struct replica {
+    uint16_t partition;
+    uint8_t state; /* enum replica_state; replica_move changes it */
+    uint8_t n_members;
+    uint32_t view;       /* highest that was ever logged here (R4, I7) */
+    uint32_t floor_view; /* views up to here were formed with an earlier process (R6) */
+    uint64_t view_group; /* the view is durable when this group is */
+    struct member members[REPLICAS_MAX];
+    struct index *index;
+
+    /* the tail: entries with seq commit.seq + 1 .. last.seq, in a ring */
+    struct tail_entry **ring;
+    size_t ring_cap; /* a power of two */
+    size_t ring_head;
+    size_t n_tail;
+    struct name commit;
+    struct name last;
+    uint64_t durable_seq;   /* last contiguous one durable here; >= commit.seq */
+    uint64_t matched_seq;   /* secondary: last one known to be the primary's of this view */
+    uint64_t acked_seq;     /* secondary: last one acked in this view */
+    uint64_t progress_usec; /* boot time of the last commit, resend or change of view */
+
+    uint64_t time_usec; /* partition time given out so far (R13) */
+    struct flush_mark flush;
+    struct tail_entry *pending_flush; /* the newest in the tail */
+    struct session_table sessions;
+
+    struct list in_unsynced; /* shard lists; empty node = not in it */
+    struct list in_acks;
+    struct list in_commits; /* its commit is to be noted in the log */
+    struct list in_told;    /* its members are to be told */
+    struct list in_entering;
+    struct list in_sealing;
+    bool ack_owed;        /* even when nothing new is durable: the primary asked again */
+    bool asked;           /* a resend was asked for and nothing fitting came yet */
+    uint64_t accuse_usec; /* waiting: when to ask for a view again */
+};
+
+struct peer {
+    bool clock_known;
+    int64_t clock_offset_usec; /* its CLOCK_REALTIME minus our CLOCK_BOOTTIME */
+};
+
+struct shard {
+    struct shard_options o;
+    struct log log;
+    struct replica *replicas; /* of partitions shard, shard + shards, … */
+    size_t n_replicas;
+    struct peer *peers; /* by server number */
+    size_t n_peers;
+    size_t cap_peers;
+    struct map pending_keys;
+    struct map pending_ops;
+    uint64_t tail_bytes;
+    struct list unsynced;
+    struct list acks;
+    struct list commits;
+    struct list told;
+    struct list entering;
+    struct list sealing;
+    struct list graveyard;
+    struct list free_waiters;
+    struct buf scratch;
+    uint64_t commits_usec; /* when commits were noted and told last */
+    bool commits_due;
+    bool flushed; /* the log's last flush was handed out and not yet given up */
+    bool halted;
+
+    /* of the step in progress */
+    struct actions *out;
+    struct shard_clock now;
+};
+
+/* ---- replica.c: views, commit, apply ---- */
+
+extern const struct sm_table replica_sm;
+void replica_init(struct shard *s, struct replica *r, uint16_t partition);
+void replica_free(struct shard *s, struct replica *r);
+static inline bool replica_is_primary(const struct replica *r)
+{
+    return r->state == REPLICA_PRIMARY || r->state == REPLICA_RECONCILING;
+}
+static inline struct tail_entry *replica_tail(const struct replica *r, uint64_t seq)
+{
+    return seq > r->commit.seq && seq <= r->last.seq
+               ? r->ring[(r->ring_head + (seq - r->commit.seq - 1)) & (r->ring_cap - 1)]
+               : NULL;
+}
+/* A view from the manager (R4, R9); `floor`: formed with an earlier process. */
+void replica_view(struct shard *s, struct replica *r, const struct view_row *row, bool floor);
+/* The view became durable: begin it (R5). */
+void replica_enter(struct shard *s, struct replica *r);
+void replica_seal(struct shard *s, struct replica *r, uint32_t view);
+/* Reports if all that it holds is durable. Returns whether it did. */
+bool replica_report_sealed(struct shard *s, struct replica *r);
+/* Commits and applies up to seq (R2): members' logs have it. */
+void replica_commit_to(struct shard *s, struct replica *r, uint64_t seq);
+/* The primary's rule: what is durable at every member is committed. */
+void replica_try_commit(struct shard *s, struct replica *r);
+/* Moves durable_seq on after a sync. */
+void replica_sync(struct shard *s, struct replica *r);
+/* Adds an entry (encoded at `bytes`, checked) to the tail and the log. `at`: it is in the log
+ * already. */
+struct tail_entry *replica_push(struct shard *s, struct replica *r, const uint8_t *bytes,
+                                size_t n_bytes, const struct position *at);
+/* Removes entries from seq on; above the commit only (R1). */
+void replica_cut(struct shard *s, struct replica *r, uint64_t seq);
+/* Answers all waiters "not me" (R3). */
+void replica_release_waiters(struct shard *s, struct replica *r);
+/* Partition time now; never falls (R13). */
+uint64_t replica_now(struct shard *s, struct replica *r);
+/* Is a record dead by a flush? */
+bool flush_covers(const struct flush_mark *f, uint64_t seq, uint64_t stamp_usec, uint64_t now_usec);
+/* What a flush entry does to the mark. */
+void flush_apply(struct flush_mark *f, const struct entry *e);
+void replica_waiter_add(struct shard *s, struct tail_entry *te, struct asker asker, uint8_t answer,
+                        bool own);
+void shard_halt(struct shard *s, const char *why);
+
+/* ---- stream.c: prepares, acks, resends ---- */
+
+void stream_send(struct shard *s, struct replica *r, uint32_t server, const struct tail_entry *te);
+/* Sends the tail above seq to one member. */
+void stream_resend(struct shard *s, struct replica *r, uint32_t server, uint64_t seq);
+void stream_prepare(struct shard *s, struct replica *r, uint32_t from, const struct msg_prepare *m);
+void stream_commit(struct shard *s, struct replica *r, uint32_t from, const struct msg_commit *m);
+void stream_ack(struct shard *s, struct replica *r, uint32_t from, const struct msg_at *m);
+void stream_resend_asked(struct shard *s, struct replica *r, uint32_t from, const struct msg_at *m);
+/* Emits the acks that are due (R2: one listing per sync). */
+void stream_flush_acks(struct shard *s);
+/* Tells members of commits. */
+void stream_tell_commits(struct shard *s);
+
+/* ---- propose.c: operations ---- */
+
+void propose_op(struct shard *s, struct replica *r, struct asker asker, const struct op *op);
+void propose_noop(struct shard *s, struct replica *r);
+void propose_peek(struct shard *s, struct replica *r, struct asker asker, const uint8_t *key,
+                  size_t key_len);
+/* Answers one waiter of a committed entry. */
+void propose_answer(struct shard *s, const struct waiter *w, const struct tail_entry *te);
+uint64_t propose_key_hash(const struct entry *e);
+uint64_t propose_op_hash(uint16_t partition, const struct op_id *op);

@@ -1,0 +1,39 @@
+/* What became of the operations of each session in one partition (R12): an operation that arrives
+ * again is answered again and not done again. The table is made from committed entries, so every
+ * replica has the same one. Pure. Source: RIFL (Lee et al., SOSP 2015): trimming by the first
+ * unanswered number. */
+#pragma once
+
+#include "base/map.h"
+#include "wire/entry.h"
+
+/* Numbers that a session may have under way in one partition. */
+#define SESSION_WINDOW 1024
+
+struct session_answer {
+    uint64_t number;
+    struct name at; /* the entry */
+    uint8_t code;   /* enum result_code */
+    uint64_t value; /* of RESULT_NUMBER */
+    uint64_t cas;
+};
+
+/* Valid when zeroed. */
+struct session_table {
+    struct map map;
+};
+
+enum session_verdict {
+    SESSION_NEW,   /* never seen: do it */
+    SESSION_DONE,  /* done: *ret_answer says how it ended */
+    SESSION_GONE,  /* below the first unanswered number and not in the table: outcome unknown */
+    SESSION_AHEAD, /* beyond the window */
+};
+enum session_verdict session_look(const struct session_table *t, const struct op_id *op,
+                                  struct session_answer *ret_answer);
+
+/* An entry of this operation was applied. Trims what the session no longer waits for. */
+void session_record(struct session_table *t, const struct op_id *op,
+                    const struct session_answer *answer);
+
+void session_table_free(struct session_table *t);

@@ -1,0 +1,489 @@
+#include "core/shard.h"
+
+#include "base/assert.h"
+#include "base/cleanup.h"
+#include "base/mem.h"
+#include "base/sm.h"
+#include "core/hashspace.h"
+#include "core/replica.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- making and unmaking ---- */
+
+static void lists_init(struct shard *s)
+{
+    list_init(&s->unsynced);
+    list_init(&s->acks);
+    list_init(&s->commits);
+    list_init(&s->told);
+    list_init(&s->entering);
+    list_init(&s->sealing);
+    list_init(&s->graveyard);
+    list_init(&s->free_waiters);
+}
+
+int shard_new(const struct shard_options *o, struct shard **ret)
+{
+    const struct log_options *l = &o->log;
+    struct shard *s = mem_zalloc(1, sizeof(*s));
+
+    kumo_assert(l->partitions > 0);
+    kumo_assert(o->server > 0);
+    s->o = *o;
+    log_init(&s->log, l);
+    lists_init(s);
+    s->n_replicas = l->partitions / l->shards + (l->shard < l->partitions % l->shards);
+    s->replicas = mem_zalloc(s->n_replicas, sizeof(*s->replicas));
+    for (size_t i = 0; i < s->n_replicas; i++) {
+        replica_init(s, &s->replicas[i], (uint16_t) (l->shard + i * l->shards));
+    }
+    for (size_t i = 0; i < s->n_replicas; i++) {
+        int r = o->index_open(o->index_ctx, s->replicas[i].partition, &s->replicas[i].index);
+        if (r < 0) {
+            shard_free(s);
+            return r;
+        }
+    }
+    *ret = s;
+    return 0;
+}
+
+static void graveyard_empty(struct shard *s)
+{
+    while (!list_empty(&s->graveyard)) {
+        struct tail_entry *te = LIST_ENTRY(s->graveyard.next, struct tail_entry, dead);
+        list_remove(&te->dead);
+        free(te);
+    }
+}
+
+struct shard *shard_free(struct shard *s)
+{
+    if (!s) {
+        return NULL;
+    }
+    for (size_t i = 0; i < s->n_replicas; i++) {
+        replica_free(s, &s->replicas[i]);
+    }
+    graveyard_empty(s);
+    while (!list_empty(&s->free_waiters)) {
+        struct waiter *w = LIST_ENTRY(s->free_waiters.next, struct waiter, link);
+        list_remove(&w->link);
+        free(w);
+    }
+    free(s->replicas);
+    free(s->peers);
+    map_free(&s->pending_keys);
+    map_free(&s->pending_ops);
+    buf_free(&s->scratch);
+    log_free(&s->log);
+    free(s);
+    return NULL;
+}
+
+void shard_halt(struct shard *s, const char *why)
+{
+    if (!s->halted) {
+        s->halted = true;
+        actions_add(s->out, ACTION_HALT)->why = why;
+    }
+}
+
+/* NULL: not a partition of this shard. */
+static struct replica *replica_find(const struct shard *s, uint32_t partition)
+{
+    const struct log_options *l = &s->o.log;
+
+    return partition < l->partitions && partition % l->shards == l->shard
+               ? &s->replicas[partition / l->shards]
+               : NULL;
+}
+
+/* ---- replay: by position, per partition; only commits feed the index ---- */
+
+static int replay_prepare(struct shard *s, struct replica *r, const struct frame *f,
+                          struct position at)
+{
+    const struct tail_entry *held;
+    struct entry e;
+
+    if (entry_decode_trusted(f->payload, f->payload_bytes, &e) < 0 || e.name.seq <= r->commit.seq) {
+        return -EBADMSG;
+    }
+    held = replica_tail(r, e.name.seq);
+    if (held && name_equal(held->e.name, e.name)) {
+        return 0;
+    }
+    if (held) {
+        replica_cut(s, r, e.name.seq); /* R1, as it happened */
+    }
+    if (e.name.seq != r->last.seq + 1 || e.prev_view != r->last.view) {
+        return -EBADMSG;
+    }
+    replica_push(s, r, f->payload, f->payload_bytes, &at);
+    return 0;
+}
+
+static int replay_commit(struct shard *s, struct replica *r, const struct frame *f)
+{
+    const struct tail_entry *te;
+    struct name name;
+
+    if (frame_commit_decode(f, &name) < 0) {
+        return -EBADMSG;
+    }
+    te = replica_tail(r, name.seq);
+    if (!te || !name_equal(te->e.name, name)) {
+        return -EBADMSG;
+    }
+    r->durable_seq = MAX_OF(r->durable_seq, name.seq);
+    replica_commit_to(s, r, name.seq);
+    return 0;
+}
+
+static int replay_view(struct replica *r, const struct frame *f)
+{
+    struct frame_view v;
+
+    if (frame_view_decode(f, &v) < 0 || f->view <= r->view) {
+        return -EBADMSG;
+    }
+    r->view = f->view;
+    r->n_members = v.n_members;
+    for (unsigned i = 0; i < v.n_members; i++) {
+        r->members[i] = (struct member){ .server = v.members[i] };
+    }
+    return 0;
+}
+
+int shard_replay_frame(struct shard *s, const struct frame *f, struct position at)
+{
+    struct replica *r = replica_find(s, f->partition);
+    struct actions none = { 0 };
+    int err;
+
+    if (!r) {
+        return f->partition < s->o.log.partitions ? 0 : -EBADMSG;
+    }
+    s->out = &none;
+    switch (f->kind) {
+    case FRAME_PREPARE:
+        err = replay_prepare(s, r, f, at);
+        break;
+    case FRAME_COMMIT:
+        err = replay_commit(s, r, f);
+        break;
+    case FRAME_VIEW:
+        err = replay_view(r, f);
+        break;
+    default:
+        err = -EPROTONOSUPPORT;
+    }
+    graveyard_empty(s);
+    actions_free(&none);
+    s->out = NULL;
+    return s->halted ? -ENOMEM : err;
+}
+
+void shard_replay_end(struct shard *s)
+{
+    for (size_t i = 0; i < s->n_replicas; i++) {
+        struct replica *r = &s->replicas[i];
+        r->durable_seq = r->last.seq;
+        list_remove(&r->in_commits); /* noted already */
+        list_remove(&r->in_told);
+        for (unsigned j = 0; j < r->n_members; j++) {
+            if (r->members[j].server == s->o.server) { /* R6: it resumes nothing */
+                sm_move(&replica_sm, &r->state, REPLICA_WAITING);
+            }
+        }
+    }
+}
+
+/* ---- events ---- */
+
+static void peer_clock(struct shard *s, uint32_t server, uint64_t clock_usec)
+{
+    if (server > SERVERS_MAX) {
+        return;
+    }
+    if (server >= s->n_peers) {
+        mem_grow(&s->peers, &s->cap_peers, server + 1, sizeof(*s->peers));
+        memset(&s->peers[s->n_peers], 0, (server + 1 - s->n_peers) * sizeof(*s->peers));
+        s->n_peers = server + 1;
+    }
+    s->peers[server].clock_known = true;
+    s->peers[server].clock_offset_usec = (int64_t) clock_usec - (int64_t) s->now.boot_usec;
+}
+
+/* The connection to a server is new: what was sent over the old one may be lost. */
+static void peer_up(struct shard *s, uint32_t server)
+{
+    for (size_t i = 0; i < s->n_replicas; i++) {
+        struct replica *r = &s->replicas[i];
+        for (unsigned j = 1; j < r->n_members && replica_is_primary(r); j++) {
+            if (r->members[j].server == server) {
+                r->members[j].told_seq = 0;
+                stream_resend(s, r, server, r->members[j].acked_seq);
+                if (list_empty(&r->in_told)) {
+                    list_push_back(&s->told, &r->in_told);
+                }
+            }
+        }
+    }
+}
+
+static void synced(struct shard *s, uint64_t group)
+{
+    log_synced(&s->log, group);
+    LIST_FOR_EACH_SAFE(i, &s->entering)
+    {
+        struct replica *r = LIST_ENTRY(i, struct replica, in_entering);
+        if (log_is_synced(&s->log, r->view_group)) {
+            replica_enter(s, r);
+        }
+    }
+    LIST_FOR_EACH_SAFE(j, &s->unsynced)
+    {
+        replica_sync(s, LIST_ENTRY(j, struct replica, in_unsynced));
+    }
+    LIST_FOR_EACH_SAFE(k, &s->sealing)
+    {
+        replica_report_sealed(s, LIST_ENTRY(k, struct replica, in_sealing));
+    }
+    stream_flush_acks(s);
+}
+
+static void tick_replica(struct shard *s, struct replica *r)
+{
+    r->asked = false;
+    if (r->state == REPLICA_WAITING && r->view > 0 && s->now.boot_usec >= r->accuse_usec) {
+        struct action *a = actions_add(s->out, ACTION_ACCUSE); /* R6 */
+        a->note = (struct msg_at){ .partition = r->partition, .view = r->view };
+        r->accuse_usec = s->now.boot_usec + SHARD_ACCUSE_USEC;
+    }
+    if (replica_is_primary(r) && r->n_tail > 0 &&
+        s->now.boot_usec - r->progress_usec >= SHARD_RESEND_USEC) {
+        r->progress_usec = s->now.boot_usec;
+        for (unsigned i = 1; i < r->n_members; i++) {
+            stream_resend(s, r, r->members[i].server, r->members[i].acked_seq);
+        }
+    }
+}
+
+static void tick(struct shard *s)
+{
+    for (size_t i = 0; i < s->n_replicas; i++) {
+        tick_replica(s, &s->replicas[i]);
+    }
+    if (s->now.boot_usec - s->commits_usec >= SHARD_COMMIT_USEC) {
+        s->commits_usec = s->now.boot_usec;
+        s->commits_due = true;
+        stream_tell_commits(s);
+    }
+}
+
+/* Notes commits in the log: beside other frames, or when they are due; they never hurry a sync by
+ * themselves, because nothing waits for them. */
+static void note_commits(struct shard *s)
+{
+    uint8_t bytes[FRAME_COMMIT_BYTES];
+
+    if (!log_dirty(&s->log) && !s->commits_due) {
+        return;
+    }
+    s->commits_due = false;
+    LIST_FOR_EACH_SAFE(i, &s->commits)
+    {
+        struct replica *r = LIST_ENTRY(i, struct replica, in_commits);
+        list_remove(i);
+        frame_commit_encode(r->commit, bytes);
+        log_append(&s->log, FRAME_COMMIT, r->partition, r->view, bytes, sizeof(bytes));
+    }
+}
+
+static void turn_end(struct shard *s)
+{
+    note_commits(s);
+    if (log_dirty(&s->log)) {
+        log_flush(&s->log, s->out);
+        s->flushed = true;
+    }
+    stream_flush_acks(s);
+}
+
+static void key_op(struct shard *s, const struct shard_event *e)
+{
+    const struct op *op = &e->op.op;
+    uint32_t n = s->o.log.partitions;
+    uint32_t partition = op->code == OP_FLUSH
+                             ? (uint32_t) MIN_OF(op->operand, PARTITIONS_MAX)
+                             : hashspace_partition_of_hash(hashspace_hash(op->key, op->key_len), n);
+    struct replica *r = replica_find(s, partition);
+
+    if (r) {
+        propose_op(s, r, e->op.asker, op);
+    } else {
+        struct action *a = actions_add(s->out, ACTION_RESULT);
+        a->answer.asker = e->op.asker;
+        a->answer.result = (struct result){ .id = e->op.asker.id, .code = RESULT_REFUSED };
+    }
+}
+
+static void key_peek(struct shard *s, const struct shard_event *e)
+{
+    uint64_t hash = hashspace_hash(e->peek.key, e->peek.key_len);
+    struct replica *r = replica_find(s, hashspace_partition_of_hash(hash, s->o.log.partitions));
+
+    if (r) {
+        propose_peek(s, r, e->peek.asker, e->peek.key, e->peek.key_len);
+    } else {
+        actions_add(s->out, ACTION_PEEK)->peek.asker = e->peek.asker;
+    }
+}
+
+static void replica_event(struct shard *s, struct replica *r, const struct shard_event *e)
+{
+    switch (e->kind) {
+    case SHARD_FLOOR:
+    case SHARD_VIEW:
+        replica_view(s, r, &e->row, e->kind == SHARD_FLOOR);
+        return;
+    case SHARD_SEAL:
+        replica_seal(s, r, e->note.view);
+        return;
+    case SHARD_PREPARE:
+        stream_prepare(s, r, e->from, &e->prepare);
+        return;
+    case SHARD_COMMIT:
+        stream_commit(s, r, e->from, &e->commit);
+        return;
+    case SHARD_ACK:
+        stream_ack(s, r, e->from, &e->note);
+        return;
+    case SHARD_RESEND:
+        stream_resend_asked(s, r, e->from, &e->note);
+        return;
+    default:
+        kumo_unreachable();
+    }
+}
+
+static struct replica *event_replica(const struct shard *s, const struct shard_event *e)
+{
+    switch (e->kind) {
+    case SHARD_FLOOR:
+    case SHARD_VIEW:
+        return replica_find(s, e->row.partition);
+    case SHARD_PREPARE:
+        return replica_find(s, e->prepare.partition);
+    case SHARD_COMMIT:
+        return replica_find(s, e->commit.partition);
+    default:
+        return replica_find(s, e->note.partition);
+    }
+}
+
+void shard_step(struct shard *s, const struct shard_clock *now, const struct shard_event *e,
+                struct actions *out)
+{
+    struct replica *r;
+
+    if (s->flushed) {
+        s->flushed = false;
+        log_flushed(&s->log);
+    }
+    graveyard_empty(s);
+    if (s->halted) {
+        return;
+    }
+    s->out = out;
+    s->now = *now;
+    switch (e->kind) {
+    case SHARD_OP:
+        key_op(s, e);
+        break;
+    case SHARD_PEEK:
+        key_peek(s, e);
+        break;
+    case SHARD_CLOCK:
+        peer_clock(s, e->from, e->clock_usec);
+        break;
+    case SHARD_PEER_UP:
+        peer_up(s, e->from);
+        break;
+    case SHARD_SYNCED:
+        synced(s, e->group);
+        break;
+    case SHARD_TICK:
+        tick(s);
+        break;
+    case SHARD_TURN_END:
+        turn_end(s);
+        break;
+    default:
+        r = event_replica(s, e);
+        if (r) {
+            replica_event(s, r, e);
+        }
+    }
+    s->out = NULL;
+}
+
+/* ---- looking in ---- */
+
+void shard_count(const struct shard *s, struct shard_counts *ret)
+{
+    *ret = (struct shard_counts){ .tail_bytes = s->tail_bytes };
+    for (size_t i = 0; i < s->n_replicas; i++) {
+        const struct replica *r = &s->replicas[i];
+        ret->members += r->state != REPLICA_NONE;
+        ret->primary += r->state == REPLICA_PRIMARY;
+        ret->waiting += r->state == REPLICA_WAITING;
+        ret->working += r->state == REPLICA_PRIMARY || r->state == REPLICA_SECONDARY;
+        ret->records += r->index->ops->count(r->index);
+    }
+}
+
+int shard_replica_info(const struct shard *s, uint16_t partition, struct replica_info *ret)
+{
+    const struct replica *r = replica_find(s, partition);
+    const struct tail_entry *te;
+
+    if (!r) {
+        return -ENOENT;
+    }
+    te = replica_tail(r, r->durable_seq);
+    *ret = (struct replica_info){
+        .partition = partition,
+        .state = r->state,
+        .view = r->view,
+        .commit = r->commit,
+        .durable = te ? te->e.name : r->commit,
+        .last = r->last,
+    };
+    return 0;
+}
+
+void shard_tail_walk(const struct shard *s, uint16_t partition,
+                     void (*fn)(void *ctx, const struct entry *e, bool durable), void *ctx)
+{
+    const struct replica *r = replica_find(s, partition);
+
+    for (uint64_t seq = r ? r->commit.seq + 1 : 1; r && seq <= r->last.seq; seq++) {
+        fn(ctx, &replica_tail(r, seq)->e, seq <= r->durable_seq);
+    }
+}
+
+int shard_record(const struct shard *s, const uint8_t *key, size_t key_len,
+                 struct index_record *ret)
+{
+    uint64_t hash = hashspace_hash(key, key_len);
+    const struct replica *r =
+        replica_find(s, hashspace_partition_of_hash(hash, s->o.log.partitions));
+
+    return r ? r->index->ops->get(r->index, key, key_len, ret) : -ENOENT;
+}

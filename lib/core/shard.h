@@ -1,0 +1,143 @@
+/* One shard of a server: its log, the replicas of its partitions, and the rules of replication
+ * between them. step(state, event) -> actions: no clock, no I/O, no randomness, no threads. The
+ * server's shard thread and the simulator drive it in the same way:
+ *
+ *   shard_new, then at a start with data shard_replay_frame for each frame of the checked log in
+ * order, then shard_replay_end; then shard_step for each event, each followed by carrying the
+ * actions out in order.
+ *
+ * SHARD_TURN_END closes a turn: what was appended to the log becomes one write. */
+#pragma once
+
+#include "core/actions.h"
+#include "core/index.h"
+#include "core/log.h"
+
+#include <stdbool.h>
+
+/* Limits, each with a refusal of its own (RESULT_BUSY). */
+#define TAIL_ENTRIES_MAX 8192                  /* uncommitted entries of one partition */
+#define TAIL_BYTES_MAX   (UINT64_C(128) << 20) /* uncommitted bytes of one shard */
+
+/* Rhythms of SHARD_TICK's work, microseconds. */
+#define SHARD_TICK_USEC   50000   /* how often the owner should tick */
+#define SHARD_COMMIT_USEC 100000  /* commits are told and noted this late at the latest */
+#define SHARD_RESEND_USEC 1000000 /* a tail without progress is sent again */
+#define SHARD_ACCUSE_USEC 500000  /* a view is asked for again */
+
+struct shard_options {
+    struct log_options log;
+    uint32_t server; /* own number in the cluster */
+    size_t value_bytes_max;
+    index_open_fn index_open;
+    void *index_ctx;
+    /* The bytes of a committed entry of this server's log. They stay readable until the next step.
+     * NULL: they can't be read (the process should stop). */
+    const uint8_t *(*read)(void *ctx, struct position at, size_t bytes);
+    void *read_ctx;
+};
+
+/* Time is a parameter: both clocks, read afresh for each step. */
+struct shard_clock {
+    uint64_t boot_usec; /* CLOCK_BOOTTIME: for delays */
+    uint64_t real_usec; /* CLOCK_REALTIME: for expiry only, through R13's median */
+};
+
+enum shard_event_kind {
+    SHARD_FLOOR = 1, /* row: at registration the manager's newest view of a partition: formed with
+                        an earlier process, not to be acted in (R6) */
+    SHARD_VIEW,      /* row: the manager pushed a committed view (R9) */
+    SHARD_SEAL,      /* note: seal this view and report (R7) */
+    SHARD_OP,        /* op from a gateway or client */
+    SHARD_PEEK,      /* peek: what is here of this key */
+    SHARD_PREPARE,   /* from a primary */
+    SHARD_COMMIT,    /* from a primary */
+    SHARD_ACK,       /* from a secondary */
+    SHARD_RESEND,    /* from a secondary */
+    SHARD_CLOCK,     /* a server's CLOCK_REALTIME, just received */
+    SHARD_PEER_UP,   /* the connection to `from` is new: what was sent before may be lost */
+    SHARD_SYNCED,    /* everything up to `group` is durable */
+    SHARD_TICK,
+    SHARD_TURN_END,
+    _SHARD_EVENT_KIND_MAX,
+    _SHARD_EVENT_KIND_INVALID = -22,
+};
+
+struct shard_event {
+    enum shard_event_kind kind;
+    uint32_t from; /* server number of the sender, where a server sent it */
+    union {
+        struct view_row row;
+        struct msg_at note;
+        struct {
+            struct asker asker;
+            struct op op;
+        } op;
+        struct {
+            struct asker asker;
+            const uint8_t *key;
+            size_t key_len;
+        } peek;
+        struct msg_prepare prepare;
+        struct msg_commit commit;
+        uint64_t clock_usec;
+        uint64_t group;
+    };
+};
+
+struct shard;
+
+/* -errno of an index that can't be made. */
+int shard_new(const struct shard_options *o, struct shard **ret);
+/* NULL is fine; returns NULL. */
+struct shard *shard_free(struct shard *s);
+
+/* Frames of other shards' partitions are passed over. -EBADMSG: the log contradicts itself. */
+int shard_replay_frame(struct shard *s, const struct frame *f, struct position at);
+/* All of the log was replayed and is durable. Every partition held waits for a new view (R6). */
+void shard_replay_end(struct shard *s);
+
+void shard_step(struct shard *s, const struct shard_clock *now, const struct shard_event *e,
+                struct actions *out);
+
+/* ---- looking in, for status and the simulator's invariants ---- */
+
+struct shard_counts {
+    uint32_t members; /* partitions that this shard is a member of */
+    uint32_t primary; /* of them, serving as primary */
+    uint32_t waiting; /* of them, waiting for a view */
+    uint32_t working; /* of them, serving as primary or secondary */
+    uint64_t records; /* in the indexes, tombstones included */
+    uint64_t tail_bytes;
+};
+void shard_count(const struct shard *s, struct shard_counts *ret);
+
+enum replica_state {
+    REPLICA_NONE,        /* not a member of the newest view that is known here */
+    REPLICA_WAITING,     /* a member that may not act: restarted (R6) or sealed (R7) */
+    REPLICA_ENTERING,    /* a new view is being made durable (R4) */
+    REPLICA_RECONCILING, /* primary, until the view's no-op has committed (R5) */
+    REPLICA_PRIMARY,
+    REPLICA_SECONDARY,
+    _REPLICA_STATE_MAX,
+    _REPLICA_STATE_INVALID = -22,
+};
+/* "primary", "secondary"… */
+const char *replica_state_name(uint8_t state);
+
+struct replica_info {
+    uint16_t partition;
+    uint8_t state; /* enum replica_state */
+    uint32_t view;
+    struct name commit;
+    struct name durable;
+    struct name last;
+};
+/* -ENOENT when the partition is not of this shard or never was here. */
+int shard_replica_info(const struct shard *s, uint16_t partition, struct replica_info *ret);
+/* Calls fn for each entry of the tail (above the commit), in order. */
+void shard_tail_walk(const struct shard *s, uint16_t partition,
+                     void (*fn)(void *ctx, const struct entry *e, bool durable), void *ctx);
+/* The committed record of a key, tombstones included, whatever this server's part: 0, -ENOENT. */
+int shard_record(const struct shard *s, const uint8_t *key, size_t key_len,
+                 struct index_record *ret);

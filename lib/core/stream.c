@@ -1,0 +1,186 @@
+/* Between the replicas of a partition: prepares one way, acks the other (R1, R2). */
+#include "core/replica.h"
+
+#include "base/assert.h"
+#include "base/cleanup.h"
+
+#include <string.h>
+
+/* ---- the primary's end ---- */
+
+void stream_send(struct shard *s, struct replica *r, uint32_t server, const struct tail_entry *te)
+{
+    struct action *a = actions_add(s->out, ACTION_PREPARE);
+
+    a->server = server;
+    a->prepare = (struct msg_prepare){
+        .partition = r->partition,
+        .view = r->view,
+        .commit_seq = r->commit.seq,
+        .entry = te->bytes,
+        .entry_bytes = te->n_bytes,
+    };
+}
+
+void stream_resend(struct shard *s, struct replica *r, uint32_t server, uint64_t seq)
+{
+    for (uint64_t i = MAX_OF(seq, r->commit.seq) + 1; i <= r->last.seq; i++) {
+        stream_send(s, r, server, replica_tail(r, i));
+    }
+}
+
+static struct member *member_find(struct replica *r, uint32_t server)
+{
+    for (unsigned i = 0; i < r->n_members; i++) {
+        if (r->members[i].server == server) {
+            return &r->members[i];
+        }
+    }
+    return NULL;
+}
+
+void stream_ack(struct shard *s, struct replica *r, uint32_t from, const struct msg_at *m)
+{
+    struct member *member = member_find(r, from);
+
+    if (!replica_is_primary(r) || m->view != r->view || !member || m->seq > r->last.seq) {
+        return;
+    }
+    if (m->seq > member->acked_seq) {
+        member->acked_seq = m->seq;
+        replica_try_commit(s, r);
+    }
+}
+
+void stream_resend_asked(struct shard *s, struct replica *r, uint32_t from, const struct msg_at *m)
+{
+    if (replica_is_primary(r) && m->view == r->view && member_find(r, from)) {
+        stream_resend(s, r, from, m->seq);
+    }
+}
+
+void stream_tell_commits(struct shard *s)
+{
+    LIST_FOR_EACH_SAFE(i, &s->told)
+    {
+        struct replica *r = LIST_ENTRY(i, struct replica, in_told);
+        list_remove(i);
+        for (unsigned j = 1; j < r->n_members && replica_is_primary(r); j++) {
+            struct member *m = &r->members[j];
+            struct action *a;
+            if (m->told_seq == r->commit.seq && m->told_time_usec == r->time_usec) {
+                continue;
+            }
+            a = actions_add(s->out, ACTION_COMMIT);
+            a->server = m->server;
+            a->commit = (struct msg_commit){ r->partition, r->view, r->commit.seq, r->time_usec };
+            m->told_seq = r->commit.seq;
+            m->told_time_usec = r->time_usec;
+        }
+    }
+}
+
+/* ---- the secondary's end ---- */
+
+static void ack_owe(struct shard *s, struct replica *r)
+{
+    if (list_empty(&r->in_acks)) {
+        list_push_back(&s->acks, &r->in_acks);
+    }
+}
+
+void stream_flush_acks(struct shard *s)
+{
+    LIST_FOR_EACH_SAFE(i, &s->acks)
+    {
+        struct replica *r = LIST_ENTRY(i, struct replica, in_acks);
+        uint64_t seq = MIN_OF(r->matched_seq, r->durable_seq);
+        kumo_assert(r->state == REPLICA_SECONDARY); /* R2: a sealed partition is never listed */
+        if (seq > r->acked_seq || r->ack_owed) {
+            struct action *a = actions_add(s->out, ACTION_ACK);
+            a->server = r->members[0].server;
+            a->note = (struct msg_at){ r->partition, r->view, seq };
+            r->acked_seq = seq;
+            r->ack_owed = false;
+        }
+        if (r->durable_seq >= r->matched_seq) {
+            list_remove(i);
+        }
+    }
+}
+
+/* What is known to be committed, and durable here, is applied. */
+static void learn_commit(struct shard *s, struct replica *r, uint64_t seq)
+{
+    seq = MIN_OF(seq, MIN_OF(r->matched_seq, r->durable_seq));
+    if (seq > r->commit.seq) {
+        replica_commit_to(s, r, seq);
+    }
+}
+
+/* R1: its own last name is not the one before the entry: refuse, and ask from the commit. */
+static void refuse(struct shard *s, struct replica *r, const struct msg_prepare *m)
+{
+    struct action *a;
+
+    if (r->asked) {
+        return;
+    }
+    r->asked = true;
+    a = actions_add(s->out, m->commit_seq > r->last.seq ? ACTION_LACKING : ACTION_RESEND);
+    a->server = r->members[0].server;
+    a->note = (struct msg_at){ r->partition, r->view, r->commit.seq };
+}
+
+/* Is the entry here already, under this name? A differing one is cut, with all behind it. */
+static bool is_held(struct shard *s, struct replica *r, const struct msg_prepare *m,
+                    const struct entry *e)
+{
+    const struct tail_entry *held = replica_tail(r, e->name.seq);
+
+    if (e->name.seq <= r->commit.seq) {
+        return true;
+    }
+    if (!held) {
+        return false;
+    }
+    if (!name_equal(held->e.name, e->name)) {
+        replica_cut(s, r, e->name.seq);
+        return false;
+    }
+    if (held->n_bytes != m->entry_bytes || memcmp(held->bytes, m->entry, held->n_bytes) != 0) {
+        shard_halt(s, "two entries with one name"); /* I5 */
+    }
+    return true;
+}
+
+void stream_prepare(struct shard *s, struct replica *r, uint32_t from, const struct msg_prepare *m)
+{
+    struct entry e;
+
+    if (r->state != REPLICA_SECONDARY || m->view != r->view || r->members[0].server != from ||
+        entry_decode(m->entry, m->entry_bytes, &e) < 0 || e.partition != r->partition) {
+        return;
+    }
+    if (is_held(s, r, m, &e)) {
+        r->ack_owed = true;
+    } else if (e.name.seq == r->last.seq + 1 && e.prev_view == r->last.view) {
+        replica_push(s, r, m->entry, m->entry_bytes, NULL);
+    } else {
+        refuse(s, r, m);
+        return;
+    }
+    r->asked = false;
+    r->matched_seq = MAX_OF(r->matched_seq, e.name.seq);
+    ack_owe(s, r);
+    learn_commit(s, r, m->commit_seq);
+}
+
+void stream_commit(struct shard *s, struct replica *r, uint32_t from, const struct msg_commit *m)
+{
+    if (r->state != REPLICA_SECONDARY || m->view != r->view || r->members[0].server != from) {
+        return;
+    }
+    r->time_usec = MAX_OF(r->time_usec, m->time_usec); /* R13: replicas run it on */
+    learn_commit(s, r, m->seq);
+}
