@@ -106,7 +106,7 @@ struct tail_entry *replica_push(struct shard *s, struct replica *r, const uint8_
         te->at = *at;
         te->group = 0;
     } else {
-        te->at = log_append(&s->log, FRAME_PREPARE, r->partition, r->view, te->bytes, n_bytes);
+        te->at = wal_append(&s->log, FRAME_PREPARE, r->partition, r->view, te->bytes, n_bytes);
         te->group = s->log.group;
         enlist(&s->unsynced, &r->in_unsynced);
     }
@@ -339,7 +339,7 @@ void replica_sync(struct shard *s, struct replica *r)
 {
     struct tail_entry *te;
 
-    while ((te = replica_tail(r, r->durable_seq + 1)) && log_is_synced(&s->log, te->group)) {
+    while ((te = replica_tail(r, r->durable_seq + 1)) && wal_is_synced(&s->log, te->group)) {
         r->durable_seq++;
     }
     if (r->durable_seq == r->last.seq) {
@@ -381,7 +381,7 @@ static void view_log(struct shard *s, struct replica *r, enum view_part part)
     for (unsigned i = 0; i < r->n_members; i++) {
         v.members[i] = r->members[i].server;
     }
-    log_append(&s->log, FRAME_VIEW, r->partition, r->view, bytes, frame_view_encode(&v, bytes));
+    wal_append(&s->log, FRAME_VIEW, r->partition, r->view, bytes, frame_view_encode(&v, bytes));
     r->view_group = s->log.group;
 }
 
@@ -478,7 +478,7 @@ bool replica_report_sealed(struct shard *s, struct replica *r)
     struct action *a;
 
     /* R7: the group in flight is finished first; what is reported is durable. */
-    if (r->durable_seq < r->last.seq || !log_is_synced(&s->log, r->view_group)) {
+    if (r->durable_seq < r->last.seq || !wal_is_synced(&s->log, r->view_group)) {
         return false;
     }
     list_remove(&r->in_sealing);

@@ -88,7 +88,7 @@ struct peer {
 
 struct shard {
     struct shard_options o;
-    struct log log;
+    struct wal log;
     struct replica *replicas; /* of partitions shard, shard + shards, … */
     size_t n_replicas;
     struct peer *peers; /* by server number */

@@ -27,13 +27,13 @@ static void lists_init(struct shard *s)
 
 int shard_new(const struct shard_options *o, struct shard **ret)
 {
-    const struct log_options *l = &o->log;
+    const struct wal_options *l = &o->log;
     struct shard *s = mem_zalloc(1, sizeof(*s));
 
     kumo_assert(l->partitions > 0);
     kumo_assert(o->server > 0);
     s->o = *o;
-    log_init(&s->log, l);
+    wal_init(&s->log, l);
     lists_init(s);
     s->n_replicas = l->partitions / l->shards + (l->shard < l->partitions % l->shards);
     s->replicas = mem_zalloc(s->n_replicas, sizeof(*s->replicas));
@@ -79,7 +79,7 @@ struct shard *shard_free(struct shard *s)
     map_free(&s->pending_keys);
     map_free(&s->pending_ops);
     buf_free(&s->scratch);
-    log_free(&s->log);
+    wal_free(&s->log);
     free(s);
     return NULL;
 }
@@ -95,7 +95,7 @@ void shard_halt(struct shard *s, const char *why)
 /* NULL: not a partition of this shard. */
 static struct replica *replica_find(const struct shard *s, uint32_t partition)
 {
-    const struct log_options *l = &s->o.log;
+    const struct wal_options *l = &s->o.log;
 
     return partition < l->partitions && partition % l->shards == l->shard
                ? &s->replicas[partition / l->shards]
@@ -238,11 +238,11 @@ static void peer_up(struct shard *s, uint32_t server)
 
 static void synced(struct shard *s, uint64_t group)
 {
-    log_synced(&s->log, group);
+    wal_synced(&s->log, group);
     LIST_FOR_EACH_SAFE(i, &s->entering)
     {
         struct replica *r = LIST_ENTRY(i, struct replica, in_entering);
-        if (log_is_synced(&s->log, r->view_group)) {
+        if (wal_is_synced(&s->log, r->view_group)) {
             replica_enter(s, r);
         }
     }
@@ -292,7 +292,7 @@ static void note_commits(struct shard *s)
 {
     uint8_t bytes[FRAME_COMMIT_BYTES];
 
-    if (!log_dirty(&s->log) && !s->commits_due) {
+    if (!wal_dirty(&s->log) && !s->commits_due) {
         return;
     }
     s->commits_due = false;
@@ -301,15 +301,15 @@ static void note_commits(struct shard *s)
         struct replica *r = LIST_ENTRY(i, struct replica, in_commits);
         list_remove(i);
         frame_commit_encode(r->commit, bytes);
-        log_append(&s->log, FRAME_COMMIT, r->partition, r->view, bytes, sizeof(bytes));
+        wal_append(&s->log, FRAME_COMMIT, r->partition, r->view, bytes, sizeof(bytes));
     }
 }
 
 static void turn_end(struct shard *s)
 {
     note_commits(s);
-    if (log_dirty(&s->log)) {
-        log_flush(&s->log, s->out);
+    if (wal_dirty(&s->log)) {
+        wal_flush(&s->log, s->out);
         s->flushed = true;
     }
     stream_flush_acks(s);
@@ -394,7 +394,7 @@ void shard_step(struct shard *s, const struct shard_clock *now, const struct sha
 
     if (s->flushed) {
         s->flushed = false;
-        log_flushed(&s->log);
+        wal_flushed(&s->log);
     }
     graveyard_empty(s);
     if (s->halted) {

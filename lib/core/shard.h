@@ -11,7 +11,7 @@
 
 #include "core/actions.h"
 #include "core/index.h"
-#include "core/log.h"
+#include "core/wal.h"
 
 #include <stdbool.h>
 
@@ -26,7 +26,7 @@
 #define SHARD_ACCUSE_USEC 500000  /* a view is asked for again */
 
 struct shard_options {
-    struct log_options log;
+    struct wal_options log;
     uint32_t server; /* own number in the cluster */
     size_t value_bytes_max;
     index_open_fn index_open;

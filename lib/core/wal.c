@@ -1,4 +1,4 @@
-#include "core/log.h"
+#include "core/wal.h"
 
 #include "base/assert.h"
 #include "base/cleanup.h"
@@ -8,17 +8,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-void log_init(struct log *l, const struct log_options *o)
+void wal_init(struct wal *l, const struct wal_options *o)
 {
-    *l = (struct log){ .o = *o, .group = 1 };
+    *l = (struct wal){ .o = *o, .group = 1 };
     kumo_assert(o->first_segment > 0);
     kumo_assert(o->shard < o->shards);
     if (l->o.segment_bytes == 0) {
-        l->o.segment_bytes = LOG_SEGMENT_BYTES_DEFAULT;
+        l->o.segment_bytes = WAL_SEGMENT_BYTES_DEFAULT;
     }
 }
 
-void log_free(struct log *l)
+void wal_free(struct wal *l)
 {
     buf_free(&l->bytes);
     free(l->chunks);
@@ -26,7 +26,7 @@ void log_free(struct log *l)
 }
 
 /* Fills in the head of the group being gathered. */
-static void group_close(struct log *l)
+static void group_close(struct wal *l)
 {
     struct group_head h;
 
@@ -43,9 +43,9 @@ static void group_close(struct log *l)
 }
 
 /* Ends the open chunk where the gathered bytes end now, and moves the log's end there. */
-static void chunk_close(struct log *l)
+static void chunk_close(struct wal *l)
 {
-    struct log_chunk *c;
+    struct wal_chunk *c;
 
     group_close(l);
     if (l->n_chunks == 0) {
@@ -58,10 +58,10 @@ static void chunk_close(struct log *l)
     }
 }
 
-static struct log_chunk *chunk_add(struct log *l, bool creates)
+static struct wal_chunk *chunk_add(struct wal *l, bool creates)
 {
     mem_grow(&l->chunks, &l->cap_chunks, l->n_chunks + 1, sizeof(*l->chunks));
-    l->chunks[l->n_chunks] = (struct log_chunk){
+    l->chunks[l->n_chunks] = (struct wal_chunk){
         .at = l->end,
         .begin = buf_len(&l->bytes),
         .creates = creates,
@@ -69,7 +69,7 @@ static struct log_chunk *chunk_add(struct log *l, bool creates)
     return &l->chunks[l->n_chunks++];
 }
 
-static void segment_open(struct log *l)
+static void segment_open(struct wal *l)
 {
     struct segment_head h = {
         .segment = l->o.first_segment + l->o.shard + l->opened * l->o.shards,
@@ -91,14 +91,14 @@ static void segment_open(struct log *l)
 }
 
 /* Offset in the open segment at which the next gathered byte will stand. */
-static size_t end_offset(const struct log *l)
+static size_t end_offset(const struct wal *l)
 {
-    const struct log_chunk *c = l->n_chunks > 0 ? &l->chunks[l->n_chunks - 1] : NULL;
+    const struct wal_chunk *c = l->n_chunks > 0 ? &l->chunks[l->n_chunks - 1] : NULL;
 
     return c && c->end == 0 ? c->at.offset + (buf_len(&l->bytes) - c->begin) : l->end.offset;
 }
 
-static void group_open(struct log *l)
+static void group_open(struct wal *l)
 {
     if (l->n_chunks == 0 || l->chunks[l->n_chunks - 1].end != 0) {
         chunk_add(l, false);
@@ -111,14 +111,14 @@ static void group_open(struct log *l)
     l->group_open = true;
 }
 
-struct position log_append(struct log *l, uint8_t kind, uint16_t partition, uint32_t view,
+struct position wal_append(struct wal *l, uint8_t kind, uint16_t partition, uint32_t view,
                            const uint8_t *payload, size_t payload_bytes)
 {
     struct frame f = { kind, partition, view, (uint32_t) payload_bytes, payload };
     size_t need = FRAME_HEAD_BYTES + payload_bytes;
     struct position at;
 
-    if (l->group_open && buf_len(&l->bytes) - l->group_begin + need > LOG_GROUP_BYTES_MAX) {
+    if (l->group_open && buf_len(&l->bytes) - l->group_begin + need > WAL_GROUP_BYTES_MAX) {
         group_close(l);
     }
     /* A frame that fits no segment gets one of its own: only an empty segment may grow beyond its
@@ -138,16 +138,16 @@ struct position log_append(struct log *l, uint8_t kind, uint16_t partition, uint
     return at;
 }
 
-void log_flush(struct log *l, struct actions *out)
+void wal_flush(struct wal *l, struct actions *out)
 {
     struct action *a;
 
-    if (!log_dirty(l)) {
+    if (!wal_dirty(l)) {
         return;
     }
     chunk_close(l);
     for (size_t i = 0; i < l->n_chunks; i++) {
-        const struct log_chunk *c = &l->chunks[i];
+        const struct wal_chunk *c = &l->chunks[i];
         a = actions_add(out, c->creates ? ACTION_CREATE : ACTION_WRITE);
         a->file.at = c->at;
         a->file.data = buf_head(&l->bytes) + c->begin;
@@ -160,14 +160,14 @@ void log_flush(struct log *l, struct actions *out)
     l->group++;
 }
 
-void log_flushed(struct log *l)
+void wal_flushed(struct wal *l)
 {
     buf_clear(&l->bytes);
     buf_trim(&l->bytes, 1u << 20);
     l->n_chunks = 0;
 }
 
-void log_synced(struct log *l, uint64_t group)
+void wal_synced(struct wal *l, uint64_t group)
 {
     size_t n;
 
@@ -187,7 +187,7 @@ void log_synced(struct log *l, uint64_t group)
 
 /* Length of the whole, good group at `offset`, 0 at the end or where no good group is. Sets
  * *ret_head. */
-static size_t group_check(const struct log_segment *s, size_t offset, struct group_head *ret_head)
+static size_t group_check(const struct wal_segment *s, size_t offset, struct group_head *ret_head)
 {
     size_t left = s->bytes - offset;
     size_t at = GROUP_HEAD_BYTES;
@@ -220,12 +220,12 @@ struct stream {
 };
 
 struct checker {
-    struct log_segment *segments;
+    struct wal_segment *segments;
     size_t n;
     struct stream *streams;
     size_t n_streams;
     struct segment_head newest; /* head of a segment of the newest start */
-    struct log_damage *ret_damage;
+    struct wal_damage *ret_damage;
 };
 
 static struct stream *stream_find(struct checker *c, uint64_t start, uint32_t shard)
@@ -241,7 +241,7 @@ static struct stream *stream_find(struct checker *c, uint64_t start, uint32_t sh
 
 static int damage(struct checker *c, struct position at, const char *what)
 {
-    *c->ret_damage = (struct log_damage){ at.segment, at.offset, what };
+    *c->ret_damage = (struct wal_damage){ at.segment, at.offset, what };
     return -EBADMSG;
 }
 
@@ -249,7 +249,7 @@ static int damage(struct checker *c, struct position at, const char *what)
 static int heads_read(struct checker *c)
 {
     for (size_t i = 0; i < c->n; i++) {
-        struct log_segment *s = &c->segments[i];
+        struct wal_segment *s = &c->segments[i];
         struct position at = { .segment = s->number };
         int r = segment_head_decode(s->data, s->bytes, &s->head);
         if (r == -EPROTONOSUPPORT) {
@@ -269,7 +269,7 @@ static int heads_read(struct checker *c)
 }
 
 /* Reads a segment's groups: sets good_bytes, and raises the stream's synced end. */
-static void segment_scan(struct checker *c, struct log_segment *s)
+static void segment_scan(struct checker *c, struct wal_segment *s)
 {
     struct stream *st = stream_find(c, s->head.start, s->head.shard);
     struct group_head h;
@@ -285,7 +285,7 @@ static void segment_scan(struct checker *c, struct log_segment *s)
 }
 
 /* A segment without a head is a file that was never synced, of the newest start: or it is rot. */
-static int headless_judge(struct checker *c, const struct log_segment *s)
+static int headless_judge(struct checker *c, const struct wal_segment *s)
 {
     const struct segment_head *h = &c->newest;
     struct position at = { .segment = s->number };
@@ -305,7 +305,7 @@ static int headless_judge(struct checker *c, const struct log_segment *s)
 }
 
 /* Decides about the place where the stream's good groups end in this segment. */
-static int segment_judge(struct checker *c, struct log_segment *s)
+static int segment_judge(struct checker *c, struct wal_segment *s)
 {
     struct stream *st = stream_find(c, s->head.start, s->head.shard);
     struct position prev = s->head.prev_end;
@@ -332,7 +332,7 @@ static int segment_judge(struct checker *c, struct log_segment *s)
 static int streams_judge(struct checker *c)
 {
     for (size_t i = 0; i < c->n; i++) {
-        struct log_segment *s = &c->segments[i];
+        struct wal_segment *s = &c->segments[i];
         int r = s->head.segment == 0 ? headless_judge(c, s) : segment_judge(c, s);
         if (r < 0) {
             return r;
@@ -347,7 +347,7 @@ static int streams_judge(struct checker *c)
     return 0;
 }
 
-int log_check(struct log_segment *segments, size_t n, struct log_damage *ret_damage)
+int wal_check(struct wal_segment *segments, size_t n, struct wal_damage *ret_damage)
 {
     _cleanup_free_ struct stream *streams = mem_zalloc(2 * n, sizeof(*streams));
     struct checker c = { segments, n, streams, 0, { 0 }, ret_damage };
@@ -364,7 +364,7 @@ int log_check(struct log_segment *segments, size_t n, struct log_damage *ret_dam
     return streams_judge(&c);
 }
 
-int log_walk(const struct log_segment *s, log_frame_fn fn, void *ctx)
+int wal_walk(const struct wal_segment *s, wal_frame_fn fn, void *ctx)
 {
     size_t offset = SEGMENT_HEAD_BYTES;
     struct group_head h;

@@ -1,6 +1,6 @@
-/* The log of one shard: frames become groups, groups become writes to segments, and segments become
- * frames again at a start. Decides positions; others do the I/O. Pure. (docs/architecture.md, "The
- * log") */
+/* The write-ahead log of one shard: frames become groups, groups become writes to segments, and
+ * segments become frames again at a start. Decides positions; others do the I/O. Pure.
+ * (docs/architecture.md, "The log") */
 #pragma once
 
 #include "base/buf.h"
@@ -9,11 +9,11 @@
 
 #include <stdbool.h>
 
-#define LOG_SEGMENT_BYTES_DEFAULT (128u << 20)
+#define WAL_SEGMENT_BYTES_DEFAULT (128u << 20)
 /* A group is cut when it is this long, so that a turn's burst does not become one endless write. */
-#define LOG_GROUP_BYTES_MAX (8u << 20)
+#define WAL_GROUP_BYTES_MAX (8u << 20)
 
-struct log_options {
+struct wal_options {
     uint8_t server_id[UUID_BYTES];
     uint64_t start; /* number of this start of the server */
     uint32_t shard;
@@ -21,24 +21,24 @@ struct log_options {
     uint32_t partitions;
     uint32_t first_segment; /* above every segment that exists; this shard takes first + shard + k *
                                shards */
-    uint32_t segment_bytes; /* 0: LOG_SEGMENT_BYTES_DEFAULT */
+    uint32_t segment_bytes; /* 0: WAL_SEGMENT_BYTES_DEFAULT */
 };
 
 /* A run of the gathered bytes that belongs to one segment. */
-struct log_chunk {
+struct wal_chunk {
     struct position at;
     size_t begin; /* in `bytes` */
     size_t end;
     uint8_t creates; /* the segment is new and begins with this chunk */
 };
 
-struct log {
-    struct log_options o;
+struct wal {
+    struct wal_options o;
     struct position end; /* where the next byte goes; segment 0: none is open */
     uint32_t opened;     /* segments opened so far */
 
     struct buf bytes; /* what was appended since the last flush */
-    struct log_chunk *chunks;
+    struct wal_chunk *chunks;
     size_t n_chunks;
     size_t cap_chunks;
     bool group_open;    /* a group's frames are being gathered */
@@ -53,28 +53,28 @@ struct log {
     size_t cap_flushed;
 };
 
-void log_init(struct log *l, const struct log_options *o);
-void log_free(struct log *l);
+void wal_init(struct wal *l, const struct wal_options *o);
+void wal_free(struct wal *l);
 
 /* Adds a frame to the group. Returns where its payload will stand. It is durable when
- * log_is_synced(l, g), g being l->group at the time of the call. */
-struct position log_append(struct log *l, uint8_t kind, uint16_t partition, uint32_t view,
+ * wal_is_synced(l, g), g being l->group at the time of the call. */
+struct position wal_append(struct wal *l, uint8_t kind, uint16_t partition, uint32_t view,
                            const uint8_t *payload, size_t payload_bytes);
 
 /* Anything gathered since the last flush? */
-static inline bool log_dirty(const struct log *l)
+static inline bool wal_dirty(const struct wal *l)
 {
     return buf_len(&l->bytes) > 0;
 }
 
 /* Emits the writes and one sync for what was gathered, if anything; the next group begins. */
-void log_flush(struct log *l, struct actions *out);
+void wal_flush(struct wal *l, struct actions *out);
 /* After the actions of a flush were carried out: gives the gathered bytes up. */
-void log_flushed(struct log *l);
+void wal_flushed(struct wal *l);
 
 /* Everything up to and including this group is durable. */
-void log_synced(struct log *l, uint64_t group);
-static inline bool log_is_synced(const struct log *l, uint64_t group)
+void wal_synced(struct wal *l, uint64_t group);
+static inline bool wal_is_synced(const struct wal *l, uint64_t group)
 {
     return group <= l->synced_group;
 }
@@ -82,7 +82,7 @@ static inline bool log_is_synced(const struct log *l, uint64_t group)
 /* ---- reading segments at a start ---- */
 
 /* A segment file as it was found. The reader sets what follows `bytes`. */
-struct log_segment {
+struct wal_segment {
     uint32_t number; /* from its name */
     const uint8_t *data;
     size_t bytes;
@@ -91,7 +91,7 @@ struct log_segment {
 };
 
 /* What a start found wrong with a log. */
-struct log_damage {
+struct wal_damage {
     uint32_t segment;
     uint64_t offset;
     const char *what; /* a sentence */
@@ -100,9 +100,9 @@ struct log_damage {
 /* Looks at all segments, sorted by number: finds the torn tail of the newest start's streams and
  * sets good_bytes of each. -EBADMSG with *ret_damage when something below a synced end is
  * unreadable (R15): nothing may be served from this log. */
-int log_check(struct log_segment *segments, size_t n, struct log_damage *ret_damage);
+int wal_check(struct wal_segment *segments, size_t n, struct wal_damage *ret_damage);
 
 /* Calls fn for each frame of the checked segment, in order; `at` is where the payload stands. A
  * negative return of fn ends the walk and is returned. */
-typedef int (*log_frame_fn)(void *ctx, const struct frame *f, struct position at);
-int log_walk(const struct log_segment *s, log_frame_fn fn, void *ctx);
+typedef int (*wal_frame_fn)(void *ctx, const struct frame *f, struct position at);
+int wal_walk(const struct wal_segment *s, wal_frame_fn fn, void *ctx);
