@@ -224,6 +224,12 @@ static void peer_up(struct shard *s, uint32_t server)
 {
     for (size_t i = 0; i < s->n_replicas; i++) {
         struct replica *r = &s->replicas[i];
+        if (r->state == REPLICA_SECONDARY && r->members[0].server == server) {
+            r->ack_owed = true;
+            if (list_empty(&r->in_acks)) {
+                list_push_back(&s->acks, &r->in_acks);
+            }
+        }
         for (unsigned j = 1; j < r->n_members && replica_is_primary(r); j++) {
             if (r->members[j].server == server) {
                 r->members[j].told_seq = 0;

@@ -65,7 +65,7 @@ enum msg_method {
                     heartbeat */
 
     /* kumoctl -> server's shard */
-    MSG_PEEK =
+    MSG_PEEK_KEY =
         64, /* request: [key] -> [struct msg_peek] what this replica holds, whatever its part */
 };
 

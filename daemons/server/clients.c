@@ -1,0 +1,276 @@
+/* Accepted connections of a shard: operations in, results out; prepares and acks of other servers
+ * in. */
+#include "base/mem.h"
+#include "io/clock.h"
+#include "io/log.h"
+#include "shard_private.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct client *client_find(const struct shard_thread *t, uint64_t id)
+{
+    struct map_node *n = map_first(&t->clients, id);
+
+    return n ? MAP_ENTRY(n, struct client, node) : NULL;
+}
+
+static void client_free(struct client *c)
+{
+    map_remove(&c->thread->clients, &c->node);
+    list_remove(&c->dirty);
+    buf_free(&c->results.items);
+    free(c);
+}
+
+/* A message that can't be read: the connection ends. */
+static void client_malformed(struct client *c, uint32_t method)
+{
+    log_ratelimit(LOG_LEVEL_WARNING, "closing %s: malformed message %u", rpc_peer_name(c->rpc),
+                  method);
+    rpc_close(c->rpc);
+    client_free(c);
+}
+
+/* ---- operations ---- */
+
+/* Results go back over the connection that asked, if it is still there. */
+void clients_result(struct shard_thread *t, const struct action *a)
+{
+    struct client *c = client_find(t, a->answer.asker.conn);
+
+    if (!c) {
+        return;
+    }
+    msg_put_result(&c->results.items, &a->answer.result);
+    c->results.n++;
+    if (list_empty(&c->dirty)) {
+        list_push_back(&t->dirty_clients, &c->dirty);
+    }
+    if (buf_len(&c->results.items) >= GATHER_BYTES_MAX) {
+        gather_send(&c->results, c->rpc, MSG_RESULTS, false);
+    }
+}
+
+void clients_peek(struct shard_thread *t, const struct action *a)
+{
+    struct client *c = client_find(t, a->peek.asker.conn);
+    struct buf *b;
+
+    if (!c) {
+        return;
+    }
+    b = rpc_begin_response(c->rpc, a->peek.asker.id);
+    mp_put_array(b, 1);
+    msg_put_peek(b, &a->peek.peek);
+    rpc_end(c->rpc);
+}
+
+void clients_flush(struct shard_thread *t)
+{
+    LIST_FOR_EACH_SAFE(i, &t->dirty_clients)
+    {
+        struct client *c = LIST_ENTRY(i, struct client, dirty);
+        list_remove(i);
+        if (c->results.n > 0) {
+            gather_send(&c->results, c->rpc, MSG_RESULTS, false);
+        }
+        if (!c->paused && rpc_out_full(c->rpc)) {
+            c->paused = true;
+            rpc_pause_read(c->rpc);
+        }
+    }
+}
+
+static void on_drained(struct rpc *rpc, void *ctx)
+{
+    struct client *c = ctx;
+
+    if (c->paused) {
+        c->paused = false;
+        rpc_resume_read(rpc);
+    }
+}
+
+static bool on_ops(struct client *c, struct mp_reader *r)
+{
+    struct shard_event e = { .kind = SHARD_OP, .op = { .asker = { .conn = c->id } } };
+    uint32_t items = mp_get_array(r);
+    uint64_t session = mp_get_uint(r);
+    uint32_t n = mp_get_array(r);
+
+    for (uint32_t i = 0; i < n && !r->failed; i++) {
+        msg_get_op(r, ENTRY_VALUE_BYTES_MAX, &e.op.op);
+        if (!r->failed) {
+            e.op.op.op.session = session;
+            e.op.asker.id = e.op.op.id;
+            shard_thread_step(c->thread, &e);
+        }
+    }
+    return items >= 2 && !r->failed;
+}
+
+/* ---- replication ---- */
+
+static void step_clock(struct client *c, uint64_t clock_usec)
+{
+    shard_thread_step(
+        c->thread,
+        &(struct shard_event){ .kind = SHARD_CLOCK, .from = c->server, .clock_usec = clock_usec });
+}
+
+/* One item of a replication message into the event. */
+static void replication_item(struct mp_reader *r, struct shard_event *e)
+{
+    switch (e->kind) {
+    case SHARD_PREPARE:
+        msg_get_prepare(r, &e->prepare);
+        return;
+    case SHARD_COMMIT:
+        msg_get_commit(r, &e->commit);
+        return;
+    default:
+        msg_get_at(r, &e->note);
+    }
+}
+
+static bool on_replication(struct client *c, enum shard_event_kind kind, bool clock,
+                           struct mp_reader *r)
+{
+    struct shard_event e = { .kind = kind, .from = c->server };
+    uint32_t items = mp_get_array(r);
+    uint32_t n;
+
+    if (clock) {
+        uint64_t clock_usec = mp_get_uint(r);
+        if (!r->failed) {
+            step_clock(c, clock_usec);
+        }
+    }
+    n = mp_get_array(r);
+    for (uint32_t i = 0; i < n && !r->failed; i++) {
+        replication_item(r, &e);
+        if (!r->failed) {
+            shard_thread_step(c->thread, &e);
+        }
+    }
+    return items >= (clock ? 2u : 1u) && !r->failed;
+}
+
+/* ---- the connection ---- */
+
+static void on_notify(struct rpc *rpc, void *ctx, uint32_t method, struct mp_reader *params)
+{
+    struct client *c = ctx;
+    bool ok = true;
+
+    (void) rpc;
+    if (method == MSG_OPS && c->role != ROLE_SERVER) {
+        ok = on_ops(c, params);
+    } else if (c->role == ROLE_SERVER && method == MSG_PREPARES) {
+        ok = on_replication(c, SHARD_PREPARE, false, params);
+    } else if (c->role == ROLE_SERVER && method == MSG_ACKS) {
+        ok = on_replication(c, SHARD_ACK, true, params);
+    } else if (c->role == ROLE_SERVER && method == MSG_RESEND) {
+        ok = on_replication(c, SHARD_RESEND, false, params);
+    } else if (c->role == ROLE_SERVER && method == MSG_COMMITS) {
+        ok = on_replication(c, SHARD_COMMIT, true, params);
+    } else {
+        ok = false;
+    }
+    if (!ok) {
+        client_malformed(c, method);
+    }
+}
+
+static void on_request(struct rpc *rpc, void *ctx, uint64_t id, uint32_t method,
+                       struct mp_reader *params)
+{
+    struct client *c = ctx;
+    struct shard_event e = { .kind = SHARD_PEEK, .peek = { .asker = { c->id, id } } };
+
+    if (method != MSG_PEEK_KEY) {
+        rpc_error(rpc, id, 1, "this server doesn't know such a request");
+        return;
+    }
+    if (mp_get_array(params) >= 1) {
+        e.peek.key = mp_get_bin(params, ENTRY_KEY_BYTES_MAX, &e.peek.key_len);
+    }
+    if (params->failed || e.peek.key_len == 0) {
+        rpc_error(rpc, id, 1, "no such key is possible");
+        return;
+    }
+    shard_thread_step(c->thread, &e);
+}
+
+static void on_closed(struct rpc *rpc, void *ctx, int error, const char *why)
+{
+    struct client *c = ctx;
+
+    (void) rpc;
+    (void) error;
+    (void) why;
+    client_free(c);
+}
+
+static enum rpc_verdict on_hello(struct rpc *rpc, void *ctx, struct mp_reader *params,
+                                 struct buf *answer)
+{
+    struct client *c = ctx;
+    struct msg_hello h;
+
+    (void) rpc;
+    msg_get_hello(params, &h); /* the main thread found it good */
+    c->role = h.role;
+    c->server = h.server;
+    shard_thread_hello(c->thread, h.shard, answer);
+    if (c->role == ROLE_SERVER) {
+        step_clock(c, h.clock_usec);
+    }
+    return RPC_HELLO_ACCEPT;
+}
+
+static const struct rpc_ops client_ops = {
+    .on_hello = on_hello,
+    .on_request = on_request,
+    .on_notify = on_notify,
+    .on_closed = on_closed,
+    .on_drained = on_drained,
+};
+
+void clients_adopt(struct shard_thread *t, struct rpc_parcel *parcel)
+{
+    struct client *c;
+    struct rpc_config config = {
+        .ops = &client_ops,
+        .message_bytes_max = ENTRY_BYTES_MAX + 2 * GATHER_BYTES_MAX,
+        .out_bytes_max = GATEWAY_OUT_BYTES_MAX,
+    };
+
+    if (t->clients.count >= CONNS_MAX) {
+        log_ratelimit(LOG_LEVEL_WARNING, "a shard has %u connections: one more was refused",
+                      CONNS_MAX);
+        rpc_parcel_free(parcel);
+        return;
+    }
+    c = mem_zalloc(1, sizeof(*c));
+    c->thread = t;
+    c->id = ++t->next_client;
+    list_init(&c->dirty);
+    map_insert(&t->clients, &c->node, c->id);
+    config.ctx = c;
+    c->rpc = rpc_adopt(t->loop, parcel, &config);
+}
+
+void clients_close(struct shard_thread *t)
+{
+    struct map_node *n;
+
+    while ((n = map_any(&t->clients))) {
+        struct client *c = MAP_ENTRY(n, struct client, node);
+        rpc_close(c->rpc);
+        client_free(c);
+    }
+}

@@ -1,0 +1,118 @@
+/* The data directory: whose it is, what its log holds, and which incarnation this process is (R6).
+ */
+#include "io/daemon.h"
+#include "io/log.h"
+#include "server_private.h"
+
+#include "base/cleanup.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+static int random_fill(void *p, size_t bytes)
+{
+    return getrandom(p, bytes, 0) == (ssize_t) bytes ? 0 : -EIO;
+}
+
+/* A directory without superblock is a new server, unless a log lies there. */
+static int superblock_new(struct server *s, struct io_error *error)
+{
+    const char *dir = s->settings->data_dir;
+
+    if (s->segments.n > 0) {
+        return io_error_set(
+            error, -ENOENT,
+            "%s holds a log but no superblock: nobody knows whose data this is; restore "
+            "the file superblock, or choose an empty data-dir",
+            dir);
+    }
+    s->superblock = (struct superblock){ 0 };
+    if (random_fill(s->superblock.server_id, UUID_BYTES) < 0) {
+        return io_error_set(error, -EIO, "no random numbers from the kernel");
+    }
+    log_notice("%s is empty: this is a new server", dir);
+    return 0;
+}
+
+/* A new process is a new incarnation: the pair is kept until a manager has accepted it. */
+static int superblock_begin(struct server *s, struct io_error *error)
+{
+    struct superblock *b = &s->superblock;
+
+    if (b->counter != b->accepted + 1) {
+        b->counter = b->accepted + 1;
+        if (random_fill(&b->random, sizeof(b->random)) < 0) {
+            return io_error_set(error, -EIO, "no random numbers from the kernel");
+        }
+    }
+    b->start++;
+    b->first_segment = MAX_OF(segment_set_highest(&s->segments), b->first_segment) + 1;
+    return superblock_write(s->settings->data_dir, b, error);
+}
+
+int identity_open(struct server *s, struct io_error *error)
+{
+    const char *dir = s->settings->data_dir;
+    uint32_t highest;
+    int r;
+
+    s->lock_fd = daemon_lock_dir(dir, error);
+    if (s->lock_fd < 0) {
+        return s->lock_fd;
+    }
+    r = segment_set_open(&s->segments, dir, error);
+    if (r < 0) {
+        return r;
+    }
+    r = superblock_read(dir, &s->superblock, error);
+    if (r == -ENOENT) {
+        r = superblock_new(s, error);
+    }
+    if (r < 0) {
+        return r;
+    }
+    highest = segment_set_highest(&s->segments); /* also of files that are removed now */
+    s->superblock.first_segment = MAX_OF(s->superblock.first_segment, highest);
+    daemon_notify_status("checking %zu log segments", s->segments.n);
+    r = segment_set_check(&s->segments, error);
+    return r < 0 ? r : superblock_begin(s, error);
+}
+
+void identity_close(struct server *s)
+{
+    segment_set_close(&s->segments);
+    if (s->lock_fd >= 0) {
+        close(s->lock_fd);
+        s->lock_fd = -1;
+    }
+}
+
+int identity_accepted(struct server *s, const struct msg_registered *m, struct io_error *error)
+{
+    static const uint8_t none[UUID_BYTES];
+    struct superblock *b = &s->superblock;
+
+    if (memcmp(b->cluster_id, none, UUID_BYTES) != 0 &&
+        memcmp(b->cluster_id, m->cluster_id, UUID_BYTES) != 0) {
+        return io_error_set(
+            error, -EPERM,
+            "%s holds data of another cluster than the manager's: point `manager` to "
+            "its own cluster, or choose an empty data-dir",
+            s->settings->data_dir);
+    }
+    if ((b->server != 0 && b->server != m->server) ||
+        (b->partitions != 0 && b->partitions != m->partitions)) {
+        return io_error_set(
+            error, -EPERM,
+            "the manager remembers server %u of %u partitions, this data is of server "
+            "%u of %u: the manager's data was lost or exchanged",
+            m->server, m->partitions, b->server, b->partitions);
+    }
+    memcpy(b->cluster_id, m->cluster_id, UUID_BYTES);
+    b->server = m->server;
+    b->partitions = m->partitions;
+    b->accepted = b->counter;
+    return superblock_write(s->settings->data_dir, b, error);
+}

@@ -1,0 +1,308 @@
+#include "server.h"
+
+#include "base/cleanup.h"
+#include "base/mem.h"
+#include "io/daemon.h"
+#include "io/log.h"
+#include "server_private.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define LISTEN_PORT         19800
+#define STATUS_USEC         1000000
+#define HELLO_OUT_BYTES_MAX 65536
+#define CONNECTIONS_MAX     65536
+
+void server_fail(struct server *s, const char *why)
+{
+    if (!s->failed) {
+        s->failed = true;
+        log_error("stopping: %s", why);
+        loop_stop(s->loop);
+    }
+}
+
+bool server_failed(const struct server *s)
+{
+    return s->failed;
+}
+
+bool server_is_alive(struct server *s)
+{
+    bool alive = true;
+
+    for (uint32_t i = 0; i < s->n_shards; i++) {
+        uint64_t turns = shard_thread_turns(s->shards[i]);
+        alive = alive && (turns != s->turns_seen[i] || s->n_replayed < s->n_shards);
+        s->turns_seen[i] = turns;
+    }
+    return alive;
+}
+
+/* ---- shards ---- */
+
+static void on_shard_failed(void *ctx, const char *why)
+{
+    server_fail(ctx, why);
+}
+
+static void on_replayed(void *ctx)
+{
+    struct server *s = ctx;
+
+    s->n_replayed++;
+    server_serve_if_ready(s);
+}
+
+int server_start_shards(struct server *s)
+{
+    struct shard_thread_options o = {
+        .shard = { .server = s->superblock.server,
+                   .value_bytes_max = s->settings->value_bytes_max,
+                   .log = { .start = s->superblock.start,
+                            .shards = (uint32_t) s->settings->threads,
+                            .partitions = s->superblock.partitions,
+                            .first_segment = s->superblock.first_segment } },
+        .set = &s->segments,
+        .sync = (enum sync_mode) s->settings->sync,
+        .sync_interval_usec = s->settings->sync_interval_usec,
+        .incarnation = s->superblock.counter,
+        .owner = { .loop = s->loop,
+                   .ctx = s,
+                   .on_sealed = manager_link_sealed,
+                   .on_accuse = manager_link_accuse,
+                   .on_failed = on_shard_failed,
+                   .on_replayed = on_replayed },
+    };
+
+    memcpy(o.cluster_id, s->superblock.cluster_id, UUID_BYTES);
+    memcpy(o.shard.log.server_id, s->superblock.server_id, UUID_BYTES);
+    s->shards = mem_zalloc(o.shard.log.shards, sizeof(struct shard_thread *));
+    s->turns_seen = mem_zalloc(o.shard.log.shards, sizeof(*s->turns_seen));
+    for (uint32_t i = 0; i < o.shard.log.shards; i++) {
+        int r;
+        o.shard.log.shard = i;
+        r = shard_thread_start(&o, &s->shards[i]);
+        if (r < 0) {
+            return r;
+        }
+        s->n_shards++;
+    }
+    return 0;
+}
+
+/* ---- accepting ---- */
+
+/* NULL, or why this hello is refused. */
+static const char *hello_refuses(const struct server *s, const struct msg_hello *h)
+{
+    static const uint8_t none[UUID_BYTES];
+
+    if (h->protocol_min > MSG_PROTOCOL_MAX || h->protocol_max < MSG_PROTOCOL_MIN) {
+        return "no protocol version in common: upgrade the older side";
+    }
+    if (memcmp(h->cluster_id, none, UUID_BYTES) != 0 &&
+        memcmp(h->cluster_id, s->superblock.cluster_id, UUID_BYTES) != 0) {
+        return "this server belongs to another cluster";
+    }
+    if (h->role != ROLE_SERVER && h->role != ROLE_GATEWAY && h->role != ROLE_CTL) {
+        return "a server only serves gateways, servers and kumoctl";
+    }
+    if (h->role == ROLE_SERVER && h->server == 0) {
+        return "a server without a number";
+    }
+    return h->shard >= s->n_shards ? "there is no such shard" : NULL;
+}
+
+static enum rpc_verdict on_hello(struct rpc *rpc, void *ctx, struct mp_reader *params,
+                                 struct buf *answer)
+{
+    struct server *s = ctx;
+    struct msg_hello h;
+    const char *why;
+
+    msg_get_hello(params, &h);
+    why = params->failed ? "malformed hello" : hello_refuses(s, &h);
+    if (why) {
+        log_ratelimit(LOG_LEVEL_WARNING, "refused %s: %s", rpc_peer_name(rpc), why);
+        buf_append(answer, why, strlen(why));
+        return RPC_HELLO_REFUSE;
+    }
+    /* The connection belongs to the shard that its hello names. */
+    (void) shard_thread_adopt(s->shards[h.shard], rpc_detach(rpc));
+    listener_release(s->listener);
+    return RPC_HELLO_DETACHED;
+}
+
+static void on_closed(struct rpc *rpc, void *ctx, int error, const char *why)
+{
+    struct server *s = ctx;
+
+    (void) error;
+    listener_release(s->listener);
+    log_debug("%s went before its hello: %s", rpc_peer_name(rpc), why);
+}
+
+static const struct rpc_ops accept_ops = {
+    .on_hello = on_hello,
+    .on_closed = on_closed,
+};
+
+static void on_accept(void *ctx, int fd)
+{
+    struct server *s = ctx;
+    struct rpc_config config = {
+        .ops = &accept_ops,
+        .ctx = s,
+        .message_bytes_max = RPC_HELLO_BYTES_MAX,
+        .out_bytes_max = HELLO_OUT_BYTES_MAX,
+    };
+
+    rpc_accept(s->loop, fd, &config);
+}
+
+void server_serve_if_ready(struct server *s)
+{
+    if (s->serving || !s->registered || s->n_shards == 0 || s->n_replayed < s->n_shards) {
+        return;
+    }
+    s->serving = true;
+    listener_start(s->listener);
+    daemon_notify_ready();
+    log_info("ready: %s, %u shards", s->address, s->n_shards);
+}
+
+/* ---- status ---- */
+
+static void on_status(void *ctx)
+{
+    struct server *s = ctx;
+    uint32_t members = 0;
+    uint32_t primary = 0;
+    uint32_t waiting = 0;
+
+    for (uint32_t i = 0; i < s->n_shards; i++) {
+        const struct shard_thread_counts *c = shard_thread_counts(s->shards[i]);
+        members += atomic_load_explicit(&c->members, memory_order_relaxed);
+        primary += atomic_load_explicit(&c->primary, memory_order_relaxed);
+        waiting += atomic_load_explicit(&c->waiting, memory_order_relaxed);
+    }
+    if (!s->registered) {
+        daemon_notify_status("looking for a manager");
+    } else if (s->n_replayed < s->n_shards) {
+        daemon_notify_extend(30 * 1000000);
+        daemon_notify_status("reading the log");
+    } else {
+        daemon_notify_status("serving %u partitions, %u primary; %u waiting for a view",
+                             members - waiting, primary, waiting);
+    }
+}
+
+/* ---- start and stop ---- */
+
+static int names_set(struct server *s, struct io_error *error)
+{
+    const struct settings *c = s->settings;
+    const char *address = c->advertise ? c->advertise : c->listen.items[0];
+    char host[NAME_BYTES_MAX] = "server";
+    struct addr addr;
+    char text[ADDR_TEXT_BYTES];
+    int r;
+
+    gethostname(host, sizeof(host) - 1);
+    snprintf(s->name, sizeof(s->name), "%s", c->name ? c->name : host);
+    r = addr_parse_numeric(address, LISTEN_PORT, &addr, error);
+    if (r < 0) {
+        return r;
+    }
+    snprintf(s->address, sizeof(s->address), "%s", addr_format(&addr, text));
+    return 0;
+}
+
+static int listen_all(struct server *s, struct io_error *error)
+{
+    int r;
+
+    s->listener = listener_new(s->loop, CONNECTIONS_MAX, "listen", on_accept, s);
+    r = listener_inherit(s->listener, "peer", true, error);
+    if (r != 0) {
+        return r < 0 ? r : 0;
+    }
+    for (size_t i = 0; i < s->settings->listen.n; i++) {
+        r = listener_open(s->listener, s->settings->listen.items[i], LISTEN_PORT, true, error);
+        if (r < 0) {
+            return r;
+        }
+    }
+    return 0;
+}
+
+static int start(struct server *s, struct io_error *error)
+{
+    int r = names_set(s, error);
+
+    if (r == 0) {
+        r = identity_open(s, error);
+    }
+    if (r == 0) {
+        r = listen_all(s, error);
+    }
+    if (r == 0 && s->superblock.partitions > 0) {
+        r = server_start_shards(s); /* the log is read while a manager is looked for */
+        if (r < 0) {
+            io_error_set(error, r, "the shards can't be started: %s", strerror(-r));
+        }
+    }
+    if (r == 0) {
+        r = manager_link_start(s, error);
+    }
+    return r;
+}
+
+int server_start(struct loop *loop, const struct settings *settings, struct server **ret,
+                 struct io_error *error)
+{
+    struct server *s = mem_zalloc(1, sizeof(*s));
+    int r;
+
+    s->loop = loop;
+    s->settings = settings;
+    s->lock_fd = -1;
+    s->timer = loop_timer_new(loop, on_status, s);
+    loop_timer_every(s->timer, STATUS_USEC);
+    r = start(s, error);
+    if (r < 0) {
+        server_stop(s);
+        return r;
+    }
+    *ret = s;
+    return 0;
+}
+
+struct server *server_stop(struct server *s)
+{
+    if (!s) {
+        return NULL;
+    }
+    loop_timer_free(s->timer);
+    s->manager = rpc_link_free(s->manager);
+    if (s->listener) {
+        listener_stop(s->listener);
+    }
+    for (uint32_t i = 0; i < s->n_shards; i++) {
+        s->shards[i] = shard_thread_stop(s->shards[i]);
+    }
+    s->n_shards = 0;
+    (void) loop_turn(s->loop, false); /* what the threads posted last */
+    listener_free(s->listener);
+    identity_close(s);
+    hashspace_free(&s->space);
+    free(s->shards);
+    free(s->turns_seen);
+    free(s);
+    return NULL;
+}

@@ -1,0 +1,55 @@
+/* Inside of kumo-server's main thread: server.c (start, stop, connections), identity.c (data
+ * directory), manager_link.c (registration, views). */
+#pragma once
+
+#include "core/hashspace.h"
+#include "io/listener.h"
+#include "io/loop.h"
+#include "io/rpc.h"
+#include "io/segments.h"
+#include "io/superblock.h"
+#include "server.h"
+#include "shard_thread.h"
+
+struct server {
+    const struct settings *settings;
+    struct loop *loop;
+    struct loop_timer *timer;
+    char name[NAME_BYTES_MAX];
+    char address[ADDRESS_BYTES_MAX];
+
+    int lock_fd;
+    struct superblock superblock;
+    struct segment_set segments;
+
+    struct shard_thread **shards;
+    uint32_t n_shards;
+    uint32_t n_replayed;
+    uint64_t *turns_seen; /* by shard, for the watchdog */
+
+    struct listener *listener;
+    struct rpc_link *manager;
+    struct hashspace space; /* as the manager told */
+    bool registered;        /* this process was accepted once */
+    bool serving;           /* the listener accepts */
+    bool failed;
+};
+
+/* ---- identity.c ---- */
+int identity_open(struct server *s, struct io_error *error);
+void identity_close(struct server *s);
+/* A manager accepted this process: durable before anything else is sent. */
+int identity_accepted(struct server *s, const struct msg_registered *m, struct io_error *error);
+
+/* ---- manager_link.c ---- */
+int manager_link_start(struct server *s, struct io_error *error);
+void manager_link_sealed(void *ctx, const struct msg_sealed *sealed, size_t n);
+void manager_link_accuse(void *ctx, const struct msg_at *at, size_t n);
+
+/* ---- server.c ---- */
+/* Logs, and ends the process with a failure. */
+void server_fail(struct server *s, const char *why);
+/* Starts the shards' threads, once the cluster's partitions are known. */
+int server_start_shards(struct server *s);
+/* Accepts connections when everything is ready for them. */
+void server_serve_if_ready(struct server *s);

@@ -1,0 +1,43 @@
+#include "settings.h"
+
+#include "io/log.h"
+#include "wire/msg.h"
+
+#include <stddef.h>
+
+static const char *const sync_names[] = { "always", "interval", "os", NULL };
+
+#define OPTION(key_, type_, field_)                                                                \
+    .key = key_, .type = type_, .offset = offsetof(struct settings, field_)
+
+static const struct conf_option options[] = {
+    { OPTION("listen", CONF_LIST, listen), .default_value = "127.0.0.1:19800",
+      .help = "addresses for gateways and other servers; without a cluster key loopback only" },
+    { OPTION("advertise", CONF_STRING, advertise), .max = ADDRESS_BYTES_MAX - 1,
+      .help = "address that others should connect to; default: the first of listen" },
+    { OPTION("manager", CONF_LIST, manager), .default_value = "127.0.0.1:19700",
+      .help = "addresses of the managers" },
+    { OPTION("data-dir", CONF_STRING, data_dir), .min = 1,
+      .default_value = "/var/lib/kumofs/server", .help = "where the records are kept" },
+    { OPTION("name", CONF_STRING, name), .max = NAME_BYTES_MAX - 1,
+      .help = "name shown to the operator; default: the host's name" },
+    { OPTION("threads", CONF_UINT, threads), .min = 1, .max = SHARDS_MAX, .default_value = "auto",
+      .word = "auto", .word_value = 0, .help = "shards; auto: as many as cores, at most 4" },
+    { OPTION("sync", CONF_ENUM, sync), .default_value = "always", .names = sync_names,
+      .help = "when a write counts as kept: always (on disk), interval, os" },
+    { OPTION("sync-interval", CONF_DURATION, sync_interval_usec), .min = 1000, .max = 60000000,
+      .default_value = "100ms", .help = "for sync = interval: how often the log goes to disk" },
+    { OPTION("max-value-size", CONF_SIZE, value_bytes_max), .min = 1024,
+      .max = ENTRY_VALUE_BYTES_MAX, .default_value = "1 MiB", .help = "largest value" },
+    { OPTION("log-level", CONF_ENUM, log_level), .default_value = "info", .names = log_level_names,
+      .help = "error, warning, notice, info or debug" },
+    { .key = NULL },
+};
+
+const struct conf_program settings_program = {
+    .name = "kumo-server",
+    .summary = "Stores the records of a kumofs cluster.",
+    .version = "kumo-server (kumofs) " KUMO_VERSION,
+    .default_path = "/etc/kumofs/server.conf",
+    .options = options,
+};

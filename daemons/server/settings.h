@@ -1,0 +1,22 @@
+/* kumo-server's options. */
+#pragma once
+
+#include "io/conf.h"
+#include "io/segments.h"
+
+#include <stdint.h>
+
+struct settings {
+    struct conf_list listen;
+    char *advertise; /* NULL: the first address listened on */
+    struct conf_list manager;
+    char *data_dir;
+    char *name; /* NULL: the host's name */
+    uint64_t threads;
+    int sync; /* enum sync_mode */
+    uint64_t sync_interval_usec;
+    uint64_t value_bytes_max;
+    int log_level; /* enum log_level */
+};
+
+extern const struct conf_program settings_program;

@@ -1,0 +1,93 @@
+/* Inside of a shard's thread: shard_thread.c, clients.c and peers.c. */
+#pragma once
+
+#include "base/list.h"
+#include "base/map.h"
+#include "io/loop.h"
+#include "shard_thread.h"
+
+#include <pthread.h>
+
+/* Items of one message, gathered during a turn. */
+struct gather {
+    struct buf items;
+    uint32_t n;
+};
+
+/* An outgoing connection to the shard of another server that has the same partitions. */
+struct peer_link {
+    struct shard_thread *thread;
+    uint32_t server;
+    uint32_t shard;
+    struct rpc_link *link;
+    struct gather prepares;
+    struct gather acks;
+    struct gather resends;
+    struct gather commits;
+};
+
+/* An accepted connection: a gateway, another server, or kumoctl. */
+struct client {
+    struct map_node node; /* by id, in thread->clients */
+    struct list dirty;    /* in thread->dirty_clients: results are gathered */
+    struct shard_thread *thread;
+    struct rpc *rpc;
+    uint64_t id;
+    uint32_t role;
+    uint32_t server; /* of a server */
+    bool paused;     /* does not read its results */
+    struct gather results;
+};
+
+struct shard_thread {
+    struct shard_thread_options o;
+    struct shard_thread_counts counts;
+    struct loop *loop;
+    struct loop_timer *timer;
+    pthread_t thread;
+    struct shard *shard;
+    struct segment_writer *writer;
+    struct actions actions;
+    bool stopping;
+    bool failed;
+
+    struct map clients;
+    struct list dirty_clients;
+    uint64_t next_client;
+
+    struct peer_table *peers;
+    struct peer_link **links;
+    size_t n_links;
+    size_t cap_links;
+    uint64_t heartbeat_usec; /* last sent */
+
+    struct msg_sealed *sealed; /* gathered for the main thread */
+    size_t n_sealed;
+    size_t cap_sealed;
+    struct msg_at *accused;
+    size_t n_accused;
+    size_t cap_accused;
+};
+
+/* One step of the machine, and what it wants done. */
+void shard_thread_step(struct shard_thread *t, const struct shard_event *e);
+/* Logs, tells the main thread, and does nothing any more. */
+void shard_thread_fail(struct shard_thread *t, const char *why);
+/* Sends [items] as a notify and empties the gather; `clock`: [clock, items]. */
+void gather_send(struct gather *g, struct rpc *rpc, uint32_t method, bool clock);
+/* This server's hello. */
+void shard_thread_hello(const struct shard_thread *t, uint32_t shard, struct buf *out);
+
+/* ---- clients.c ---- */
+void clients_adopt(struct shard_thread *t, struct rpc_parcel *parcel);
+void clients_result(struct shard_thread *t, const struct action *a);
+void clients_peek(struct shard_thread *t, const struct action *a);
+void clients_flush(struct shard_thread *t);
+void clients_close(struct shard_thread *t);
+
+/* ---- peers.c ---- */
+void peers_set(struct shard_thread *t, struct peer_table *table);
+void peers_act(struct shard_thread *t, const struct action *a);
+void peers_heartbeat(struct shard_thread *t);
+void peers_flush(struct shard_thread *t);
+void peers_close(struct shard_thread *t);

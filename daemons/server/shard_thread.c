@@ -1,0 +1,466 @@
+#include "shard_thread.h"
+
+#include "base/assert.h"
+#include "base/cleanup.h"
+#include "base/mem.h"
+#include "io/clock.h"
+#include "io/index_tc.h"
+#include "io/log.h"
+#include "shard_private.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HEARTBEAT_USEC 100000
+
+/* ---- telling the main thread ---- */
+
+struct report {
+    struct shard_thread_owner owner;
+    enum { REPORT_SEALED, REPORT_ACCUSED, REPORT_FAILED, REPORT_REPLAYED } kind;
+    size_t n;
+    struct msg_sealed *sealed;
+    struct msg_at *accused;
+    char why[256];
+};
+
+static void report_deliver(void *arg)
+{
+    struct report *r = arg;
+
+    switch (r->kind) {
+    case REPORT_SEALED:
+        r->owner.on_sealed(r->owner.ctx, r->sealed, r->n);
+        break;
+    case REPORT_ACCUSED:
+        r->owner.on_accuse(r->owner.ctx, r->accused, r->n);
+        break;
+    case REPORT_FAILED:
+        r->owner.on_failed(r->owner.ctx, r->why);
+        break;
+    case REPORT_REPLAYED:
+        r->owner.on_replayed(r->owner.ctx);
+        break;
+    }
+    free(r->sealed);
+    free(r->accused);
+    free(r);
+}
+
+/* A full mailbox drops the report: seals and accusations are asked for and made again. */
+static void report_post(struct shard_thread *t, struct report *r)
+{
+    r->owner = t->o.owner;
+    if (loop_post(r->owner.loop, report_deliver, r) < 0) {
+        free(r->sealed);
+        free(r->accused);
+        free(r);
+    }
+}
+
+static void reports_flush(struct shard_thread *t)
+{
+    struct report *r;
+
+    if (t->n_sealed > 0) {
+        r = mem_zalloc(1, sizeof(*r));
+        r->kind = REPORT_SEALED;
+        r->n = t->n_sealed;
+        r->sealed = TAKE_PTR(t->sealed);
+        t->n_sealed = t->cap_sealed = 0;
+        report_post(t, r);
+    }
+    if (t->n_accused > 0) {
+        r = mem_zalloc(1, sizeof(*r));
+        r->kind = REPORT_ACCUSED;
+        r->n = t->n_accused;
+        r->accused = TAKE_PTR(t->accused);
+        t->n_accused = t->cap_accused = 0;
+        report_post(t, r);
+    }
+}
+
+void shard_thread_fail(struct shard_thread *t, const char *why)
+{
+    struct report *r;
+
+    if (t->failed) {
+        return;
+    }
+    t->failed = true;
+    r = mem_zalloc(1, sizeof(*r));
+    r->kind = REPORT_FAILED;
+    snprintf(r->why, sizeof(r->why), "%s", why);
+    report_post(t, r);
+}
+
+/* ---- carrying out ---- */
+
+static void act(struct shard_thread *t, const struct action *a)
+{
+    switch (a->kind) {
+    case ACTION_CREATE:
+    case ACTION_WRITE:
+    case ACTION_SYNC:
+        segment_writer_act(t->writer, a);
+        return;
+    case ACTION_PREPARE:
+    case ACTION_ACK:
+    case ACTION_RESEND:
+    case ACTION_COMMIT:
+        peers_act(t, a);
+        return;
+    case ACTION_RESULT:
+        clients_result(t, a);
+        return;
+    case ACTION_PEEK:
+        clients_peek(t, a);
+        return;
+    case ACTION_SEALED:
+        mem_grow(&t->sealed, &t->cap_sealed, t->n_sealed + 1, sizeof(*t->sealed));
+        t->sealed[t->n_sealed++] = a->sealed;
+        return;
+    case ACTION_ACCUSE:
+        mem_grow(&t->accused, &t->cap_accused, t->n_accused + 1, sizeof(*t->accused));
+        t->accused[t->n_accused++] = a->note;
+        return;
+    case ACTION_LACKING:
+        log_ratelimit(
+            LOG_LEVEL_ERROR,
+            "partition %u: this copy lacks committed records after seq %llu; it can't serve "
+            "and copying them from another server is not possible in this version",
+            a->note.partition, (unsigned long long) a->note.seq);
+        return;
+    case ACTION_HALT:
+        shard_thread_fail(t, a->why);
+        return;
+    default:
+        kumo_unreachable();
+    }
+}
+
+void shard_thread_step(struct shard_thread *t, const struct shard_event *e)
+{
+    struct shard_clock now = { clock_boot_usec(), clock_real_usec() };
+
+    if (t->failed || t->stopping) {
+        return;
+    }
+    t->actions.n = 0;
+    shard_step(t->shard, &now, e, &t->actions);
+    for (size_t i = 0; i < t->actions.n; i++) {
+        act(t, &t->actions.v[i]);
+    }
+}
+
+void gather_send(struct gather *g, struct rpc *rpc, uint32_t method, bool clock)
+{
+    struct buf *b = rpc_begin_notify(rpc, method);
+
+    mp_put_array(b, clock ? 2 : 1);
+    if (clock) {
+        mp_put_uint(b, clock_real_usec());
+    }
+    mp_put_array(b, g->n);
+    buf_append(b, buf_head(&g->items), buf_len(&g->items));
+    if (rpc_end(rpc) < 0) {
+        log_ratelimit(LOG_LEVEL_ERROR, "a message to %s is too large and was dropped",
+                      rpc_peer_name(rpc));
+    }
+    buf_clear(&g->items);
+    buf_trim(&g->items, GATHER_BYTES_MAX);
+    g->n = 0;
+}
+
+void shard_thread_hello(const struct shard_thread *t, uint32_t shard, struct buf *out)
+{
+    struct msg_hello h = {
+        .protocol_min = MSG_PROTOCOL_MIN,
+        .protocol_max = MSG_PROTOCOL_MAX,
+        .role = ROLE_SERVER,
+        .server = t->o.shard.server,
+        .incarnation = t->o.incarnation,
+        .shard = shard,
+        .shards = t->o.shard.log.shards,
+        .clock_usec = clock_real_usec(),
+    };
+
+    memcpy(h.cluster_id, t->o.cluster_id, UUID_BYTES);
+    msg_put_hello(out, &h);
+}
+
+/* ---- what happens on the loop ---- */
+
+static void on_turn_end(void *ctx)
+{
+    struct shard_thread *t = ctx;
+
+    if (t->stopping) {
+        return;
+    }
+    shard_thread_step(t, &(struct shard_event){ .kind = SHARD_TURN_END });
+    peers_flush(t);
+    clients_flush(t);
+    reports_flush(t);
+}
+
+static void on_tick(void *ctx)
+{
+    struct shard_thread *t = ctx;
+    struct shard_counts c;
+    uint64_t now = clock_boot_usec();
+
+    shard_thread_step(t, &(struct shard_event){ .kind = SHARD_TICK });
+    if (now - t->heartbeat_usec >= HEARTBEAT_USEC) {
+        t->heartbeat_usec = now;
+        peers_heartbeat(t);
+        shard_count(t->shard, &c);
+        atomic_store_explicit(&t->counts.members, c.members, memory_order_relaxed);
+        atomic_store_explicit(&t->counts.primary, c.primary, memory_order_relaxed);
+        atomic_store_explicit(&t->counts.waiting, c.waiting, memory_order_relaxed);
+        atomic_store_explicit(&t->counts.records, c.records, memory_order_relaxed);
+    }
+}
+
+static void on_synced(void *ctx, uint64_t group)
+{
+    shard_thread_step(ctx, &(struct shard_event){ .kind = SHARD_SYNCED, .group = group });
+}
+
+static void on_write_failed(void *ctx, int error, const char *what)
+{
+    char why[200];
+
+    /* R15: never retried; the process ends and comes back from what is on the disk. */
+    snprintf(why, sizeof(why), "%s failed: %s", what, strerror(-error));
+    shard_thread_fail(ctx, why);
+}
+
+/* ---- the thread ---- */
+
+static int replay_frame(void *ctx, const struct frame *f, struct position at)
+{
+    return shard_replay_frame(ctx, f, at);
+}
+
+static int replay(struct shard_thread *t)
+{
+    const struct wal_options *l = &t->o.shard.log;
+
+    for (size_t i = 0; i < t->o.set->n; i++) {
+        const struct wal_segment *s = &t->o.set->v[i];
+        int r = 0;
+        if (s->head.shards != l->shards || s->head.shard == l->shard) {
+            r = wal_walk(s, replay_frame, t->shard);
+        }
+        if (r < 0) {
+            char why[200];
+            snprintf(why, sizeof(why), "log segment %u contradicts itself (%s)", s->number,
+                     strerror(-r));
+            shard_thread_fail(t, why);
+            return r;
+        }
+    }
+    shard_replay_end(t->shard);
+    return 0;
+}
+
+static void *thread_main(void *arg)
+{
+    struct shard_thread *t = arg;
+    struct report *r;
+
+    if (replay(t) == 0) {
+        r = mem_zalloc(1, sizeof(*r));
+        r->kind = REPORT_REPLAYED;
+        report_post(t, r);
+        loop_timer_every(t->timer, SHARD_TICK_USEC);
+    }
+    (void) loop_run(t->loop);
+    t->stopping = true;
+    clients_close(t);
+    peers_close(t);
+    t->writer = segment_writer_free(t->writer);
+    return NULL;
+}
+
+static void thread_free(struct shard_thread *t)
+{
+    shard_free(t->shard);
+    segment_writer_free(t->writer);
+    loop_timer_free(t->timer);
+    loop_free(t->loop);
+    actions_free(&t->actions);
+    map_free(&t->clients);
+    free(t->peers);
+    free(t->links);
+    free(t->sealed);
+    free(t->accused);
+    free(t);
+}
+
+int shard_thread_start(const struct shard_thread_options *o, struct shard_thread **ret)
+{
+    struct shard_thread *t = mem_zalloc(1, sizeof(*t));
+    struct segment_writer_options w = {
+        .set = o->set,
+        .wal = o->shard.log,
+        .sync = o->sync,
+        .sync_interval_usec = o->sync_interval_usec,
+        .on_synced = on_synced,
+        .on_failed = on_write_failed,
+        .ctx = t,
+    };
+    int r;
+
+    t->o = *o;
+    list_init(&t->dirty_clients);
+    r = loop_new(&t->loop);
+    if (r == 0) {
+        t->timer = loop_timer_new(t->loop, on_tick, t);
+        loop_add_turn_end(t->loop, on_turn_end, t);
+        w.loop = t->loop;
+        r = segment_writer_new(&w, &t->writer);
+    }
+    if (r == 0) {
+        t->o.shard.index_open = index_tc_open;
+        t->o.shard.read = segment_writer_read;
+        t->o.shard.read_ctx = t->writer;
+        r = shard_new(&t->o.shard, &t->shard);
+    }
+    if (r == 0) {
+        r = -pthread_create(&t->thread, NULL, thread_main, t);
+    }
+    if (r < 0) {
+        t->stopping = true;
+        thread_free(t);
+        return r;
+    }
+    *ret = t;
+    return 0;
+}
+
+struct shard_thread *shard_thread_stop(struct shard_thread *t)
+{
+    if (t) {
+        loop_stop(t->loop);
+        pthread_join(t->thread, NULL);
+        thread_free(t);
+    }
+    return NULL;
+}
+
+/* ---- posts from the main thread ---- */
+
+struct order {
+    struct shard_thread *thread;
+    enum { ORDER_ROWS, ORDER_FLOOR, ORDER_SEALS, ORDER_PEERS, ORDER_ADOPT } kind;
+    size_t n;
+    struct view_row *rows;
+    struct msg_at *at;
+    struct peer_table *peers;
+    struct rpc_parcel *parcel;
+};
+
+static void order_free(struct order *o)
+{
+    free(o->rows);
+    free(o->at);
+    free(o->peers);
+    rpc_parcel_free(o->parcel);
+    free(o);
+}
+
+static void order_run(void *arg)
+{
+    struct order *o = arg;
+    struct shard_thread *t = o->thread;
+    struct shard_event e = { .kind = o->kind == ORDER_FLOOR  ? SHARD_FLOOR
+                                     : o->kind == ORDER_ROWS ? SHARD_VIEW
+                                                             : SHARD_SEAL };
+
+    for (size_t i = 0; i < o->n && !t->stopping; i++) {
+        if (o->kind == ORDER_SEALS) {
+            e.note = o->at[i];
+        } else {
+            e.row = o->rows[i];
+        }
+        shard_thread_step(t, &e);
+    }
+    if (o->kind == ORDER_PEERS && !t->stopping) {
+        peers_set(t, TAKE_PTR(o->peers));
+    } else if (o->kind == ORDER_ADOPT && !t->stopping) {
+        clients_adopt(t, TAKE_PTR(o->parcel));
+    }
+    order_free(o);
+}
+
+static int order_post(struct order *o)
+{
+    int r = loop_post(o->thread->loop, order_run, o);
+
+    if (r < 0) {
+        order_free(o);
+    }
+    return r;
+}
+
+static struct order *order_new(struct shard_thread *t)
+{
+    struct order *o = mem_zalloc(1, sizeof(*o));
+
+    o->thread = t;
+    return o;
+}
+
+int shard_thread_rows(struct shard_thread *t, const struct view_row *rows, size_t n, bool floor)
+{
+    struct order *o = order_new(t);
+
+    o->kind = floor ? ORDER_FLOOR : ORDER_ROWS;
+    o->n = n;
+    o->rows = mem_alloc(n * sizeof(*rows));
+    memcpy(o->rows, rows, n * sizeof(*rows));
+    return order_post(o);
+}
+
+int shard_thread_seals(struct shard_thread *t, const struct msg_at *at, size_t n)
+{
+    struct order *o = order_new(t);
+
+    o->kind = ORDER_SEALS;
+    o->n = n;
+    o->at = mem_alloc(n * sizeof(*at));
+    memcpy(o->at, at, n * sizeof(*at));
+    return order_post(o);
+}
+
+int shard_thread_peers(struct shard_thread *t, struct peer_table *table)
+{
+    struct order *o = order_new(t);
+
+    o->kind = ORDER_PEERS;
+    o->peers = table;
+    return order_post(o);
+}
+
+int shard_thread_adopt(struct shard_thread *t, struct rpc_parcel *parcel)
+{
+    struct order *o = order_new(t);
+
+    o->kind = ORDER_ADOPT;
+    o->parcel = parcel;
+    return order_post(o);
+}
+
+const struct shard_thread_counts *shard_thread_counts(const struct shard_thread *t)
+{
+    return &t->counts;
+}
+
+uint64_t shard_thread_turns(const struct shard_thread *t)
+{
+    return loop_turns(t->loop);
+}

@@ -1,0 +1,73 @@
+/* A shard's thread: its loop, the core's shard machine, the log's files, and the connections that
+ * belong to it. It carries out what the machine decides and tells it what happens. */
+#pragma once
+
+#include "core/shard.h"
+#include "io/addr.h"
+#include "io/rpc.h"
+#include "io/segments.h"
+
+#include <stdatomic.h>
+
+#define PEER_OUT_BYTES_MAX (128u << 20) /* queue to another server's shard */
+#define GATEWAY_OUT_BYTES_MAX                                                                      \
+    (64u << 20) /* results that a gateway does not read: then it is not read either */
+#define CONNS_MAX        65536      /* of one shard */
+#define GATHER_BYTES_MAX (4u << 20) /* one message of many items */
+
+struct shard_thread;
+
+/* How to reach another server; part of a table that the main thread posts. */
+struct peer_address {
+    uint32_t server;
+    uint32_t shards;
+    struct addr addr;
+    bool usable; /* the address could be read */
+};
+struct peer_table {
+    size_t n;
+    struct peer_address v[];
+};
+
+/* What shards tell the main thread, on its loop. */
+struct shard_thread_owner {
+    struct loop *loop;
+    void *ctx;
+    void (*on_sealed)(void *ctx, const struct msg_sealed *sealed, size_t n);
+    void (*on_accuse)(void *ctx, const struct msg_at *at, size_t n);
+    void (*on_failed)(void *ctx, const char *why); /* the process has to stop */
+    void (*on_replayed)(void *ctx);                /* the log was read: events are taken now */
+};
+
+struct shard_thread_options {
+    struct shard_options shard; /* read, index and wal are filled in here */
+    struct segment_set *set;
+    enum sync_mode sync;
+    uint64_t sync_interval_usec;
+    uint8_t cluster_id[UUID_BYTES];
+    uint64_t incarnation;
+    struct shard_thread_owner owner;
+};
+
+int shard_thread_start(const struct shard_thread_options *o, struct shard_thread **ret);
+/* Stops and joins the thread; everything written is synced. NULL is fine; returns NULL. */
+struct shard_thread *shard_thread_stop(struct shard_thread *t);
+
+/* From the main thread; all are done in order. The arrays are copied. */
+int shard_thread_rows(struct shard_thread *t, const struct view_row *rows, size_t n, bool floor);
+int shard_thread_seals(struct shard_thread *t, const struct msg_at *at, size_t n);
+/* Takes the table over (malloc'ed). */
+int shard_thread_peers(struct shard_thread *t, struct peer_table *table);
+/* Takes a connection over whose hello asks for this shard. */
+int shard_thread_adopt(struct shard_thread *t, struct rpc_parcel *parcel);
+
+/* For status; from any thread, a tick old. */
+struct shard_thread_counts {
+    _Atomic uint32_t members;
+    _Atomic uint32_t primary;
+    _Atomic uint32_t waiting;
+    _Atomic uint64_t records;
+};
+const struct shard_thread_counts *shard_thread_counts(const struct shard_thread *t);
+/* Loop turns: does it live? */
+uint64_t shard_thread_turns(const struct shard_thread *t);

@@ -1,0 +1,368 @@
+#include "base/assert.h"
+#include "base/cleanup.h"
+#include "base/mem.h"
+#include "io/log.h"
+#include "io/loop.h"
+#include "io/segments.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* A segment that this writer made; mapped beyond its end, so that it can be read as it grows. */
+struct own_segment {
+    uint8_t *map;
+    size_t map_bytes;
+    size_t bytes;
+    int fd;
+    bool unsynced;
+};
+
+/* What the sync thread is to do, and did. */
+struct sync_job {
+    struct segment_writer *writer;
+    int *fds;
+    size_t n_fds;
+    bool dir; /* a file was made since the last job */
+    uint64_t group;
+    int error;
+};
+
+struct segment_writer {
+    struct segment_writer_options o;
+    struct own_segment *own; /* by order of making */
+    size_t n_own;
+    size_t cap_own;
+    size_t first_unsynced; /* in own */
+    int dir_fd;
+    bool dir_unsynced;
+    uint64_t written_group; /* last whose sync was asked for */
+    bool failed;
+    bool closed; /* being freed: what is still posted does nothing */
+
+    /* shared with the thread */
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    struct sync_job *job; /* one in flight */
+    bool stopping;
+    bool busy;                /* loop side: a job is in flight or its end is being posted */
+    struct loop_timer *timer; /* of SYNC_INTERVAL */
+};
+
+static void fail(struct segment_writer *w, int error, const char *what)
+{
+    if (!w->failed) {
+        w->failed = true;
+        w->o.on_failed(w->o.ctx, error, what);
+    }
+}
+
+/* ---- the sync thread ---- */
+
+static void job_begin(struct segment_writer *w);
+
+/* On the loop. */
+static void job_end(void *arg)
+{
+    struct sync_job *j = arg;
+    struct segment_writer *w = j->writer;
+    uint64_t group = j->group;
+    int error = j->error;
+
+    free(j->fds);
+    free(j);
+    w->busy = false;
+    if (w->closed) {
+        return;
+    }
+    if (error < 0) {
+        fail(w, error, "fdatasync");
+        return;
+    }
+    if (w->o.sync == SYNC_ALWAYS) {
+        w->o.on_synced(w->o.ctx, group);
+        if (w->written_group > group) {
+            job_begin(w);
+        }
+    }
+}
+
+static void job_run(struct segment_writer *w, struct sync_job *j)
+{
+    for (size_t i = 0; i < j->n_fds && j->error == 0; i++) {
+        j->error = fdatasync(j->fds[i]) < 0 ? -errno : 0;
+    }
+    if (j->dir && j->error == 0) {
+        j->error = fsync(w->dir_fd) < 0 ? -errno : 0;
+    }
+}
+
+static void *sync_thread(void *arg)
+{
+    struct segment_writer *w = arg;
+
+    pthread_mutex_lock(&w->lock);
+    for (;;) {
+        struct sync_job *j = w->job;
+        if (j) {
+            pthread_mutex_unlock(&w->lock);
+            job_run(w, j);
+            pthread_mutex_lock(&w->lock);
+            w->job = NULL;
+            /* the mailbox can't be full: one job is in flight */
+            while (loop_post(w->o.loop, job_end, j) < 0) {
+                usleep(1000);
+            }
+        } else if (w->stopping) {
+            break;
+        } else {
+            pthread_cond_wait(&w->wake, &w->lock);
+        }
+    }
+    pthread_mutex_unlock(&w->lock);
+    return NULL;
+}
+
+/* Hands all that was written so far to the thread. */
+static void job_begin(struct segment_writer *w)
+{
+    struct sync_job *j = mem_zalloc(1, sizeof(*j));
+
+    kumo_assert(!w->busy);
+    j->writer = w;
+    j->group = w->written_group;
+    j->dir = w->dir_unsynced;
+    j->fds = mem_alloc((w->n_own - w->first_unsynced + 1) * sizeof(*j->fds));
+    for (size_t i = w->first_unsynced; i < w->n_own; i++) {
+        if (w->own[i].unsynced) {
+            w->own[i].unsynced = false;
+            j->fds[j->n_fds++] = w->own[i].fd;
+        }
+    }
+    w->first_unsynced = w->n_own > 0 ? w->n_own - 1 : 0;
+    w->dir_unsynced = false;
+    w->busy = true;
+    pthread_mutex_lock(&w->lock);
+    w->job = j;
+    pthread_cond_signal(&w->wake);
+    pthread_mutex_unlock(&w->lock);
+}
+
+static void interval_over(void *ctx)
+{
+    struct segment_writer *w = ctx;
+
+    if (!w->busy && !w->failed) {
+        job_begin(w);
+    }
+}
+
+/* ---- writing ---- */
+
+static uint32_t own_number(const struct segment_writer *w, size_t i)
+{
+    return w->o.wal.first_segment + w->o.wal.shard + (uint32_t) i * w->o.wal.shards;
+}
+
+static int segment_create(struct segment_writer *w, const struct action *a)
+{
+    size_t segment_bytes =
+        w->o.wal.segment_bytes ? w->o.wal.segment_bytes : WAL_SEGMENT_BYTES_DEFAULT;
+    struct own_segment s = { .map_bytes = MAX_OF(segment_bytes, a->file.bytes), .unsynced = true };
+    char name[32];
+
+    kumo_assert(a->file.at.segment == own_number(w, w->n_own));
+    snprintf(name, sizeof(name), "%010" PRIu32 ".seg", a->file.at.segment);
+    s.fd = openat(w->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
+    if (s.fd < 0) {
+        return -errno;
+    }
+    s.map = mmap(NULL, s.map_bytes, PROT_READ, MAP_SHARED, s.fd, 0);
+    if (s.map == MAP_FAILED) {
+        int r = -errno;
+        close(s.fd);
+        return r;
+    }
+    (void) madvise(s.map, s.map_bytes, MADV_DONTDUMP);
+    mem_grow(&w->own, &w->cap_own, w->n_own + 1, sizeof(*w->own));
+    w->own[w->n_own++] = s;
+    w->dir_unsynced = true;
+    return 0;
+}
+
+static int segment_write(struct segment_writer *w, const struct action *a)
+{
+    struct own_segment *s = &w->own[w->n_own - 1];
+    size_t done = 0;
+
+    for (size_t i = w->n_own; a->file.at.segment != own_number(w, (size_t) (s - w->own)); i--) {
+        kumo_assert(i > 0);
+        s = &w->own[i - 1];
+    }
+    kumo_assert(a->file.at.offset == s->bytes);
+    while (done < a->file.bytes) {
+        ssize_t n = pwrite(s->fd, a->file.data + done, a->file.bytes - done,
+                           (off_t) (a->file.at.offset + done));
+        if (n < 0 && errno != EINTR) {
+            return -errno;
+        }
+        done += n > 0 ? (size_t) n : 0;
+    }
+    s->bytes += done;
+    s->unsynced = true;
+    kumo_assert(s->bytes <= s->map_bytes);
+    return 0;
+}
+
+static void written(void *arg)
+{
+    struct segment_writer *w = arg;
+
+    if (!w->closed) {
+        w->o.on_synced(w->o.ctx, w->written_group);
+    }
+}
+
+static void sync_asked(struct segment_writer *w, uint64_t group)
+{
+    w->written_group = group;
+    if (w->o.sync == SYNC_ALWAYS) {
+        if (!w->busy) {
+            job_begin(w);
+        }
+        return;
+    }
+    if (w->o.sync == SYNC_INTERVAL && !loop_timer_active(w->timer)) {
+        loop_timer_start(w->timer, w->o.sync_interval_usec);
+    }
+    if (loop_post(w->o.loop, written, w) < 0) {
+        fail(w, -ENOBUFS, "posting to the loop");
+    }
+}
+
+void segment_writer_act(struct segment_writer *w, const struct action *a)
+{
+    int r = 0;
+
+    if (w->failed) {
+        return;
+    }
+    if (a->kind == ACTION_SYNC) {
+        sync_asked(w, a->group);
+        return;
+    }
+    if (a->kind == ACTION_CREATE) {
+        r = segment_create(w, a);
+        if (r < 0) {
+            fail(w, r, "making a segment");
+            return;
+        }
+    }
+    r = segment_write(w, a);
+    if (r < 0) {
+        fail(w, r, "writing the log");
+    }
+}
+
+/* ---- reading ---- */
+
+static const uint8_t *set_read(const struct segment_set *set, struct position at, size_t bytes)
+{
+    size_t lo = 0;
+    size_t hi = set->n;
+
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        const struct wal_segment *s = &set->v[mid];
+        if (s->number == at.segment) {
+            return at.offset + bytes <= s->good_bytes ? s->data + at.offset : NULL;
+        }
+        if (s->number < at.segment) {
+            lo = mid + 1;
+        } else {
+            hi = mid;
+        }
+    }
+    return NULL;
+}
+
+const uint8_t *segment_writer_read(void *ctx, struct position at, size_t bytes)
+{
+    const struct segment_writer *w = ctx;
+    const struct own_segment *s;
+    size_t i;
+
+    if (at.segment < w->o.wal.first_segment) {
+        return set_read(w->o.set, at, bytes);
+    }
+    i = (at.segment - w->o.wal.first_segment) / w->o.wal.shards;
+    if (i >= w->n_own || own_number(w, i) != at.segment) {
+        return NULL;
+    }
+    s = &w->own[i];
+    return at.offset + bytes <= s->bytes ? s->map + at.offset : NULL;
+}
+
+/* ---- making and unmaking ---- */
+
+int segment_writer_new(const struct segment_writer_options *o, struct segment_writer **ret)
+{
+    struct segment_writer *w = mem_zalloc(1, sizeof(*w));
+    int r;
+
+    w->o = *o;
+    w->dir_fd = open(o->set->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (w->dir_fd < 0) {
+        r = -errno;
+        free(w);
+        return r;
+    }
+    pthread_mutex_init(&w->lock, NULL);
+    pthread_cond_init(&w->wake, NULL);
+    w->timer = loop_timer_new(o->loop, interval_over, w);
+    r = -pthread_create(&w->thread, NULL, sync_thread, w);
+    if (r < 0) {
+        loop_timer_free(w->timer);
+        close(w->dir_fd);
+        free(w);
+        return r;
+    }
+    *ret = w;
+    return 0;
+}
+
+struct segment_writer *segment_writer_free(struct segment_writer *w)
+{
+    if (!w) {
+        return NULL;
+    }
+    pthread_mutex_lock(&w->lock);
+    w->stopping = true;
+    pthread_cond_signal(&w->wake);
+    pthread_mutex_unlock(&w->lock);
+    pthread_join(w->thread, NULL);
+    w->closed = true;
+    (void) loop_turn(w->o.loop, false); /* what was posted to it ends here */
+    loop_timer_free(w->timer);
+    for (size_t i = 0; i < w->n_own; i++) {
+        if (!w->failed && fdatasync(w->own[i].fd) < 0) {
+            log_error("the log could not be synced at the stop: %s", strerror(errno));
+        }
+        munmap(w->own[i].map, w->own[i].map_bytes);
+        close(w->own[i].fd);
+    }
+    (void) fsync(w->dir_fd);
+    close(w->dir_fd);
+    pthread_mutex_destroy(&w->lock);
+    pthread_cond_destroy(&w->wake);
+    free(w->own);
+    free(w);
+    return NULL;
+}

@@ -1,0 +1,195 @@
+#include "io/segments.h"
+
+#include "base/assert.h"
+#include "base/cleanup.h"
+#include "base/mem.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int segment_path(const char *dir, uint32_t number, char out[PATH_MAX])
+{
+    return snprintf(out, PATH_MAX, "%s/%010" PRIu32 ".seg", dir, number) < PATH_MAX ? 0
+                                                                                    : -ENAMETOOLONG;
+}
+
+/* Number of a segment's file name, 0 when it is none. */
+static uint32_t name_number(const char *name)
+{
+    uint64_t n = 0;
+    size_t i = 0;
+
+    for (; name[i] >= '0' && name[i] <= '9'; i++) {
+        n = n * 10 + (uint64_t) (name[i] - '0');
+    }
+    return i == 10 && strcmp(name + i, ".seg") == 0 && n <= UINT32_MAX ? (uint32_t) n : 0;
+}
+
+static int compare_numbers(const void *a, const void *b)
+{
+    const struct wal_segment *x = a;
+    const struct wal_segment *y = b;
+
+    return x->number < y->number ? -1 : x->number > y->number;
+}
+
+/* Maps the file, read-only. An empty one has no data. */
+static int segment_map(const char *dir, struct wal_segment *s)
+{
+    char path[PATH_MAX];
+    struct stat st;
+    int r = segment_path(dir, s->number, path);
+    int fd = r < 0 ? -1 : open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0) {
+        return r < 0 ? r : -errno;
+    }
+    r = fstat(fd, &st) < 0 ? -errno : 0;
+    if (r == 0 && st.st_size > 0) {
+        void *p = mmap(NULL, (size_t) st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+        r = p == MAP_FAILED ? -errno : 0;
+        s->data = r == 0 ? p : NULL;
+        s->bytes = r == 0 ? (size_t) st.st_size : 0;
+    }
+    close(fd);
+    return r;
+}
+
+static int set_list(struct segment_set *set)
+{
+    DIR *d = opendir(set->dir);
+    struct dirent *e;
+    size_t cap = 0;
+
+    if (!d) {
+        return -errno;
+    }
+    while ((e = readdir(d))) {
+        uint32_t number = name_number(e->d_name);
+        if (number > 0) {
+            mem_grow(&set->v, &cap, set->n + 1, sizeof(*set->v));
+            set->v[set->n++] = (struct wal_segment){ .number = number };
+        }
+    }
+    closedir(d);
+    if (set->n > 0) {
+        qsort(set->v, set->n, sizeof(*set->v), compare_numbers);
+    }
+    return 0;
+}
+
+int segment_set_open(struct segment_set *set, const char *data_dir, struct io_error *error)
+{
+    int r;
+
+    *set = (struct segment_set){ 0 };
+    if (snprintf(set->dir, sizeof(set->dir), "%s/log", data_dir) >= (int) sizeof(set->dir)) {
+        return io_error_set(error, -ENAMETOOLONG, "%s: the path is too long", data_dir);
+    }
+    if (mkdir(set->dir, 0750) < 0 && errno != EEXIST) {
+        return io_error_set(error, -errno, "%s can't be made: %s", set->dir, strerror(errno));
+    }
+    r = set_list(set);
+    for (size_t i = 0; i < set->n && r == 0; i++) {
+        r = segment_map(set->dir, &set->v[i]);
+    }
+    if (r < 0) {
+        segment_set_close(set);
+        return io_error_set(error, r, "the log in %s/log can't be read: %s", data_dir,
+                            strerror(-r));
+    }
+    return 0;
+}
+
+uint32_t segment_set_highest(const struct segment_set *set)
+{
+    return set->n > 0 ? set->v[set->n - 1].number : 0;
+}
+
+static void segment_unmap(struct wal_segment *s)
+{
+    if (s->data) {
+        munmap((void *) s->data, s->bytes);
+        s->data = NULL;
+    }
+}
+
+/* Cuts the file to what is good and makes that durable. */
+static int segment_settle(const char *dir, struct wal_segment *s)
+{
+    char path[PATH_MAX];
+    int r = segment_path(dir, s->number, path);
+    int fd;
+
+    if (r < 0) {
+        return r;
+    }
+    if (s->good_bytes == 0) {
+        segment_unmap(s);
+        return unlink(path) < 0 ? -errno : 0;
+    }
+    fd = open(path, O_RDWR | O_CLOEXEC);
+    if (fd < 0 || (s->good_bytes < s->bytes && ftruncate(fd, (off_t) s->good_bytes) < 0) ||
+        fsync(fd) < 0) {
+        r = -errno;
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    return r;
+}
+
+static int dir_sync(const char *dir)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int r = fd < 0 || fsync(fd) < 0 ? -errno : 0;
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    return r;
+}
+
+int segment_set_check(struct segment_set *set, struct io_error *error)
+{
+    struct wal_damage damage;
+    size_t kept = 0;
+    int r = wal_check(set->v, set->n, &damage);
+
+    if (r < 0) {
+        return io_error_set(error, r,
+                            "%s/%010" PRIu32 ".seg is damaged at byte %" PRIu64
+                            ": %s. Nothing was changed and nothing is served from this log",
+                            set->dir, damage.segment, damage.offset, damage.what);
+    }
+    for (size_t i = 0; i < set->n; i++) {
+        r = segment_settle(set->dir, &set->v[i]);
+        if (r < 0) {
+            return io_error_set(error, r, "%s/%010" PRIu32 ".seg can't be settled: %s", set->dir,
+                                set->v[i].number, strerror(-r));
+        }
+        if (set->v[i].good_bytes > 0) {
+            set->v[kept++] = set->v[i];
+        }
+    }
+    set->n = kept;
+    r = dir_sync(set->dir);
+    return r < 0 ? io_error_set(error, r, "%s can't be synced: %s", set->dir, strerror(-r)) : 0;
+}
+
+void segment_set_close(struct segment_set *set)
+{
+    for (size_t i = 0; i < set->n; i++) {
+        segment_unmap(&set->v[i]);
+    }
+    free(set->v);
+    *set = (struct segment_set){ 0 };
+}

@@ -1,0 +1,62 @@
+/* The segment files of a server's log: DIR/log/NNNNNNNNNN.seg. Those found at the start are mapped
+ * and read by all shards; each shard writes its own new ones and has its own sync thread, so that
+ * no loop ever waits in fsync. */
+#pragma once
+
+#include "core/actions.h"
+#include "core/wal.h"
+#include "io/io_error.h"
+
+struct loop;
+
+/* ---- what a start finds ---- */
+
+struct segment_set {
+    struct wal_segment *v; /* sorted by number; data is mapped */
+    size_t n;
+    char dir[4096]; /* DIR/log */
+};
+
+/* Finds and maps the segments, making the folder if needed. */
+int segment_set_open(struct segment_set *set, const char *data_dir, struct io_error *error);
+/* wal_check, then cuts torn tails, removes what never was durable, and makes the rest durable.
+ * -EBADMSG: damage, with a sentence; nothing was changed. */
+int segment_set_check(struct segment_set *set, struct io_error *error);
+void segment_set_close(struct segment_set *set);
+/* Highest number present, 0 for none (before segment_set_check). */
+uint32_t segment_set_highest(const struct segment_set *set);
+
+/* ---- what a shard writes ---- */
+
+enum sync_mode {
+    SYNC_ALWAYS,   /* acknowledged when on the disk */
+    SYNC_INTERVAL, /* when written; on the disk an interval later */
+    SYNC_OS,       /* when written; on the disk when the kernel likes */
+};
+
+struct segment_writer;
+
+struct segment_writer_options {
+    const struct segment_set *set;
+    struct loop *loop;
+    struct wal_options wal; /* for the numbers and sizes of new segments */
+    enum sync_mode sync;
+    uint64_t sync_interval_usec;
+    /* On the loop, later than the call that caused it: everything up to `group` counts as durable.
+     */
+    void (*on_synced)(void *ctx, uint64_t group);
+    /* On the loop: a write or sync failed with -errno; nothing more is written. The process must
+     * stop (R15). */
+    void (*on_failed)(void *ctx, int error, const char *what);
+    void *ctx;
+};
+
+int segment_writer_new(const struct segment_writer_options *o, struct segment_writer **ret);
+/* Waits for the sync under way, syncs what is written, and closes. NULL is fine; returns NULL. */
+struct segment_writer *segment_writer_free(struct segment_writer *w);
+
+/* ACTION_CREATE, ACTION_WRITE and ACTION_SYNC. */
+void segment_writer_act(struct segment_writer *w, const struct action *a);
+
+/* The shard_options.read of this writer and its set; ctx is the writer. */
+const uint8_t *segment_writer_read(void *ctx, struct position at, size_t bytes);

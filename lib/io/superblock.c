@@ -1,0 +1,139 @@
+#include "io/superblock.h"
+
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "base/crc32c.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SUPERBLOCK_MAGIC      "KUMOSUP1"
+#define SUPERBLOCK_HEAD_BYTES 12 /* magic 8, crc 4; then one MessagePack array */
+#define SUPERBLOCK_BYTES_MAX  512
+
+static void close_fd(int *fd)
+{
+    if (*fd >= 0) {
+        close(*fd);
+    }
+}
+
+static int path_of(const char *dir, const char *name, char out[PATH_MAX])
+{
+    return snprintf(out, PATH_MAX, "%s/%s", dir, name) < PATH_MAX ? 0 : -ENAMETOOLONG;
+}
+
+static void encode(struct buf *b, const struct superblock *s)
+{
+    mp_put_array(b, 9);
+    mp_put_bin(b, s->server_id, UUID_BYTES);
+    mp_put_bin(b, s->cluster_id, UUID_BYTES);
+    mp_put_uint(b, s->server);
+    mp_put_uint(b, s->partitions);
+    mp_put_uint(b, s->accepted);
+    mp_put_uint(b, s->counter);
+    mp_put_uint(b, s->random);
+    mp_put_uint(b, s->start);
+    mp_put_uint(b, s->first_segment);
+}
+
+static int decode(const uint8_t *p, size_t bytes, struct superblock *ret)
+{
+    struct mp_reader r = mp_reader_of(p, bytes);
+    struct superblock s;
+
+    if (mp_get_array(&r) < 9) {
+        return -EBADMSG;
+    }
+    mp_get_bin_exact(&r, s.server_id, UUID_BYTES);
+    mp_get_bin_exact(&r, s.cluster_id, UUID_BYTES);
+    s.server = (uint32_t) mp_get_uint_max(&r, SERVERS_MAX);
+    s.partitions = (uint32_t) mp_get_uint_max(&r, PARTITIONS_MAX);
+    s.accepted = mp_get_uint(&r);
+    s.counter = mp_get_uint(&r);
+    s.random = mp_get_uint(&r);
+    s.start = mp_get_uint(&r);
+    s.first_segment = (uint32_t) mp_get_uint_max(&r, UINT32_MAX);
+    if (r.failed) {
+        return -EBADMSG;
+    }
+    *ret = s;
+    return 0;
+}
+
+int superblock_read(const char *dir, struct superblock *ret, struct io_error *error)
+{
+    _cleanup_(close_fd) int fd = -1;
+    uint8_t bytes[SUPERBLOCK_BYTES_MAX];
+    char path[PATH_MAX];
+    ssize_t n;
+
+    if (path_of(dir, "superblock", path) < 0) {
+        return io_error_set(error, -ENAMETOOLONG, "%s: the path is too long", dir);
+    }
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return io_error_set(error, -errno, "%s can't be opened: %s", path, strerror(errno));
+    }
+    n = read(fd, bytes, sizeof(bytes));
+    if (n < 0) {
+        return io_error_set(error, -errno, "%s can't be read: %s", path, strerror(errno));
+    }
+    if (n < SUPERBLOCK_HEAD_BYTES || memcmp(bytes, SUPERBLOCK_MAGIC, 8) != 0 ||
+        crc32c(0, bytes + SUPERBLOCK_HEAD_BYTES, (size_t) n - SUPERBLOCK_HEAD_BYTES) !=
+            bytes_get_u32(bytes + 8) ||
+        decode(bytes + SUPERBLOCK_HEAD_BYTES, (size_t) n - SUPERBLOCK_HEAD_BYTES, ret) < 0) {
+        return io_error_set(error, -EBADMSG,
+                            "%s is damaged or not a superblock of kumofs: without it nobody knows "
+                            "whose data this is; nothing was changed",
+                            path);
+    }
+    return 0;
+}
+
+/* The file's content at `path`, durable in itself. */
+static int write_file(const char *path, const struct buf *b)
+{
+    _cleanup_(close_fd) int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+
+    if (fd < 0 || write(fd, b->data, buf_len(b)) != (ssize_t) buf_len(b) || fsync(fd) < 0) {
+        return errno ? -errno : -EIO;
+    }
+    return 0;
+}
+
+static int sync_dir(const char *dir)
+{
+    _cleanup_(close_fd) int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    return fd < 0 || fsync(fd) < 0 ? -errno : 0;
+}
+
+int superblock_write(const char *dir, const struct superblock *s, struct io_error *error)
+{
+    _cleanup_(buf_free) struct buf b = { 0 };
+    char path[PATH_MAX];
+    char temporary[PATH_MAX];
+    int r;
+
+    if (path_of(dir, "superblock", path) < 0 || path_of(dir, "superblock.new", temporary) < 0) {
+        return io_error_set(error, -ENAMETOOLONG, "%s: the path is too long", dir);
+    }
+    buf_append(&b, SUPERBLOCK_MAGIC "\0\0\0\0", SUPERBLOCK_HEAD_BYTES);
+    encode(&b, s);
+    bytes_put_u32(b.data + 8,
+                  crc32c(0, b.data + SUPERBLOCK_HEAD_BYTES, buf_len(&b) - SUPERBLOCK_HEAD_BYTES));
+    errno = 0;
+    r = write_file(temporary, &b);
+    if (r == 0 && rename(temporary, path) < 0) {
+        r = -errno;
+    }
+    if (r == 0) {
+        r = sync_dir(dir);
+    }
+    return r < 0 ? io_error_set(error, r, "%s can't be written: %s", path, strerror(-r)) : 0;
+}

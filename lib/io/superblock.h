@@ -1,0 +1,24 @@
+/* Who this data directory is: DIR/superblock, replaced whole (write, fsync, rename, fsync of the
+ * folder). Its server id is the server's identity; address and host name may change, a wiped
+ * directory is a new server. */
+#pragma once
+
+#include "io/io_error.h"
+#include "wire/msg.h"
+
+struct superblock {
+    uint8_t server_id[UUID_BYTES];  /* made at first start */
+    uint8_t cluster_id[UUID_BYTES]; /* zeros until a manager accepted it */
+    uint32_t server;                /* its number in the cluster; 0 until then */
+    uint32_t partitions;            /* of the cluster; 0 until then */
+    uint64_t accepted;              /* counter of the last accepted incarnation */
+    uint64_t counter;       /* incarnation of this process: accepted + 1 until it is accepted… */
+    uint64_t random;        /* …and its other half */
+    uint64_t start;         /* counts the starts */
+    uint32_t first_segment; /* lowest segment number of this start */
+};
+
+/* -ENOENT: there is none; -EBADMSG, -EIO… with a sentence. */
+int superblock_read(const char *dir, struct superblock *ret, struct io_error *error);
+/* Durable when it returns 0. */
+int superblock_write(const char *dir, const struct superblock *s, struct io_error *error);
