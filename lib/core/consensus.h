@@ -37,9 +37,10 @@ typedef void (*consensus_done_fn)(void *ctx, int status, uint64_t index);
 struct consensus;
 
 struct consensus_ops {
-    /* Proposes one entry; the bytes are copied. `done` (may be NULL) is called exactly once unless
-     * the call itself returns < 0 (-EAGAIN: not leader; -ENOBUFS: too many under way). It is called
-     * after apply. */
+    /* Proposes one entry; the bytes are copied. `done` (may be NULL) is called exactly once, after
+     * apply, unless the call itself returns < 0 and nothing happened: -EAGAIN (not leader),
+     * -ENOBUFS (too many under way), -ENOSPC (disk full), -EMSGSIZE, -ENOMEM, -EIO (failed for
+     * good). Not to be called from within apply, snapshot or restore. */
     int (*propose)(struct consensus *c, const uint8_t *data, size_t bytes, consensus_done_fn done,
                    void *ctx);
     bool (*is_leader)(const struct consensus *c);
