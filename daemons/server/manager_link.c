@@ -215,6 +215,10 @@ static void on_registered(void *ctx, const struct rpc_answer *answer)
     size_t n;
     _cleanup_free_ struct view_row *rows = NULL;
 
+    if (answer->status == -EREMOTEIO && answer->error_code == MSG_ERROR_DENIED) {
+        server_fail(s, answer->error_text);
+        return;
+    }
     if (answer->status == -EREMOTEIO) {
         log_ratelimit(LOG_LEVEL_WARNING, "the manager does not accept this server: %s",
                       answer->error_text);

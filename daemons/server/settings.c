@@ -37,7 +37,7 @@ static const struct conf_option options[] = {
 const struct conf_program settings_program = {
     .name = "kumo-server",
     .summary = "Stores the records of a kumofs cluster.",
-    .version = "kumo-server (kumofs) " KUMO_VERSION,
+    .version = KUMO_VERSION,
     .default_path = "/etc/kumofs/server.conf",
     .options = options,
 };

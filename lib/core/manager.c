@@ -89,6 +89,17 @@ static void refuse(struct manager *m, uint64_t conn, uint64_t request, const cha
     snprintf(a->text, sizeof(a->text), "%s", text);
 }
 
+/* Answers a registration that the replicated state refuses: by an incarnation it is refused for
+ * good. */
+static void deny(struct manager *m, uint64_t conn, uint64_t request, const struct msg_register *r,
+                 const char *text)
+{
+    refuse(m, conn, request, text);
+    if (cluster_find(&m->cluster, r->server_id) > 0) {
+        m->out->v[m->out->n - 1].kind = MANAGER_DO_DENY;
+    }
+}
+
 /* Proposes what was appended to m->bytes since `begin`. Returns the tag. */
 static uint64_t propose(struct manager *m, size_t begin)
 {
@@ -196,12 +207,17 @@ static void accept(struct manager *m, uint64_t conn, uint64_t request,
                    const struct msg_register *registration)
 {
     uint32_t server = cluster_find(&m->cluster, registration->server_id);
-    struct manager_action *a = act(m, MANAGER_DO_ACCEPT, conn, request);
+    struct link *old = link_of(m, server);
+    struct manager_action *a;
 
+    if (old->conn != 0 && old->conn != conn) {
+        act(m, MANAGER_DO_CLOSE, old->conn, 0); /* an older process learns that it is over */
+    }
+    a = act(m, MANAGER_DO_ACCEPT, conn, request);
     memcpy(a->accept.cluster_id, m->cluster.space.cluster_id, UUID_BYTES);
     a->accept.server = server;
     a->accept.partitions = m->cluster.space.n_partitions;
-    *link_of(m, server) = (struct link){ conn, registration->counter };
+    *old = (struct link){ conn, registration->counter };
 }
 
 /* Is the registration in the replicated state, as it is? */
@@ -225,7 +241,7 @@ static void on_register(struct manager *m, const struct manager_event *e)
     }
     why = cluster_refuses(&m->cluster, &e->registration);
     if (why) {
-        refuse(m, e->conn, e->request, why);
+        deny(m, e->conn, e->request, &e->registration, why);
         return;
     }
     if (is_registered(&m->cluster, &e->registration)) {
@@ -508,7 +524,8 @@ static void request_done(struct manager *m, const struct request *q, uint64_t in
             accept(m, q->conn, q->request, &q->registration);
         } else {
             const char *why = cluster_refuses(&m->cluster, &q->registration);
-            refuse(m, q->conn, q->request, why ? why : "registered otherwise at the same time");
+            deny(m, q->conn, q->request, &q->registration,
+                 why ? why : "registered otherwise at the same time");
         }
         return;
     case MANAGER_SESSION:

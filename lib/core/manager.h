@@ -70,15 +70,17 @@ struct manager_event {
 };
 
 enum manager_action_kind {
-    MANAGER_DO_PROPOSE =
-        1, /* bytes under a tag; MANAGER_DONE follows. Refused at once = status -EAGAIN */
+    /* bytes under a tag; MANAGER_DONE follows, with status -EAGAIN when it was refused at once */
+    MANAGER_DO_PROPOSE = 1,
     MANAGER_DO_ACCEPT,  /* conn, request: struct msg_registered, then every row that has `server` as
                            member */
     MANAGER_DO_SESSION, /* conn, request: the session is open */
     MANAGER_DO_TEXT,    /* conn, request: done; text for the operator */
-    MANAGER_DO_REFUSE,  /* conn, request: refused; text says why */
+    MANAGER_DO_REFUSE,  /* conn, request: refused for now; text says why */
+    MANAGER_DO_DENY,    /* conn, request: refused for good; text says why */
     MANAGER_DO_SEAL,    /* conn: note */
     MANAGER_DO_VIEW,    /* conn: row */
+    MANAGER_DO_CLOSE,   /* conn: a newer process of its server has registered */
     MANAGER_DO_CHANGED, /* subscribers: rows changed (and servers, always included) */
     _MANAGER_ACTION_KIND_MAX,
     _MANAGER_ACTION_KIND_INVALID = -22,

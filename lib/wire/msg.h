@@ -69,6 +69,12 @@ enum msg_method {
         64, /* request: [key] -> [struct msg_peek] what this replica holds, whatever its part */
 };
 
+/* Codes of errors that answer a request. */
+enum msg_error {
+    MSG_ERROR_REFUSED = 1, /* not now, not here, or not so: the text says what */
+    MSG_ERROR_DENIED,      /* for good: asking again is no use */
+};
+
 /* ---- connections ---- */
 
 struct msg_hello {
