@@ -268,7 +268,16 @@ static int heads_read(struct checker *c)
     return 0;
 }
 
-/* Reads a segment's groups: sets good_bytes, and raises the stream's synced end. */
+static void synced_end_raise(struct stream *st, const struct group_head *h)
+{
+    if (position_compare(h->synced_end, st->synced_end) > 0) {
+        st->synced_end = h->synced_end;
+    }
+}
+
+/* Reads a segment's groups: sets good_bytes, and raises the stream's synced end. Behind an
+ * unreadable place only heads of groups are looked for: one that names a synced end above that
+ * place proves that it was no tear. */
 static void segment_scan(struct checker *c, struct wal_segment *s)
 {
     struct stream *st = stream_find(c, s->head.start, s->head.shard);
@@ -278,8 +287,11 @@ static void segment_scan(struct checker *c, struct wal_segment *s)
     s->good_bytes = SEGMENT_HEAD_BYTES;
     while (s->good_bytes < s->bytes && (n = group_check(s, s->good_bytes, &h)) > 0) {
         s->good_bytes += n;
-        if (position_compare(h.synced_end, st->synced_end) > 0) {
-            st->synced_end = h.synced_end;
+        synced_end_raise(st, &h);
+    }
+    for (size_t at = s->good_bytes; at + GROUP_HEAD_BYTES <= s->bytes; at++) {
+        if (group_head_decode(s->data + at, s->bytes - at, &h) == 0) {
+            synced_end_raise(st, &h);
         }
     }
 }

@@ -1,0 +1,451 @@
+/* The server's files: superblock, segments, and the Tokyo Cabinet index. */
+#include "base/cleanup.h"
+#include "base/rng.h"
+#include "core/index_map.h"
+#include "core/shard.h"
+#include "io/index_tc.h"
+#include "io/loop.h"
+#include "io/segments.h"
+#include "io/superblock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static char dir[64];
+
+static int setup(void **state)
+{
+    (void) state;
+    strcpy(dir, "/tmp/kumo-store-XXXXXX");
+    return mkdtemp(dir) ? 0 : -1;
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void) st;
+    (void) type;
+    (void) ftw;
+    return remove(path);
+}
+
+static int teardown(void **state)
+{
+    (void) state;
+    return nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static void path_of(const char *name, char out[128])
+{
+    snprintf(out, 128, "%s/%s", dir, name);
+}
+
+static void flip_bit(const char *path, off_t offset)
+{
+    int fd = open(path, O_RDWR);
+    uint8_t b;
+
+    assert_int_equal(pread(fd, &b, 1, offset), 1);
+    b ^= 4;
+    assert_int_equal(pwrite(fd, &b, 1, offset), 1);
+    close(fd);
+}
+
+/* ---- superblock ---- */
+
+static const struct superblock a_superblock = {
+    .server_id = { 1, 2, 3 },
+    .cluster_id = { 9 },
+    .server = 7,
+    .partitions = 1024,
+    .accepted = 41,
+    .counter = 42,
+    .random = UINT64_MAX,
+    .start = 12,
+    .first_segment = 99,
+};
+
+static void test_superblock_round_trip(void **state)
+{
+    struct superblock s;
+    struct io_error error;
+
+    (void) state;
+    assert_int_equal(superblock_read(dir, &s, &error), -ENOENT);
+    assert_int_equal(superblock_write(dir, &a_superblock, &error), 0);
+    assert_int_equal(superblock_read(dir, &s, &error), 0);
+    assert_memory_equal(s.server_id, a_superblock.server_id, UUID_BYTES);
+    assert_int_equal(s.server, 7);
+    assert_int_equal(s.counter, 42);
+    assert_true(s.random == UINT64_MAX);
+    assert_int_equal(s.start, 12);
+    assert_int_equal(s.first_segment, 99);
+}
+
+static void test_superblock_damage_is_told(void **state)
+{
+    struct superblock s;
+    struct io_error error;
+    char path[128];
+    struct stat st;
+
+    (void) state;
+    path_of("superblock", path);
+    assert_int_equal(superblock_write(dir, &a_superblock, &error), 0);
+    assert_int_equal(stat(path, &st), 0);
+    for (off_t i = 0; i < st.st_size; i++) {
+        flip_bit(path, i);
+        assert_int_equal(superblock_read(dir, &s, &error), -EBADMSG);
+        assert_non_null(strstr(error.text, path));
+        flip_bit(path, i);
+    }
+    for (off_t n = st.st_size - 1; n >= 0; n--) {
+        assert_int_equal(truncate(path, n), 0);
+        assert_int_equal(superblock_read(dir, &s, &error), -EBADMSG);
+    }
+}
+
+/* ---- index ---- */
+
+static bool records_equal(const struct index_record *a, const struct index_record *b)
+{
+    return a->seq == b->seq && position_compare(a->at, b->at) == 0 && a->bytes == b->bytes &&
+           a->expiry_sec == b->expiry_sec && a->kind == b->kind;
+}
+
+static void count_one(void *ctx, const uint8_t *key, size_t key_len, const struct index_record *rec)
+{
+    struct index *model = ctx;
+    struct index_record r;
+
+    assert_int_equal(model->ops->get(model, key, key_len, &r), 0);
+    assert_true(records_equal(&r, rec));
+}
+
+/* Tokyo Cabinet and the plain map agree after any sequence, through two growths of the database. */
+static void test_index_equals_map(void **state)
+{
+    struct rng rng = { 7 };
+    struct index *tc;
+    struct index *map;
+
+    (void) state;
+    assert_int_equal(index_tc_open(NULL, 3, &tc), 0);
+    assert_int_equal(index_map_open(NULL, 3, &map), 0);
+    for (unsigned i = 0; i < 120000; i++) {
+        char key[32];
+        size_t n = (size_t) snprintf(key, sizeof(key), "key-%llu",
+                                     (unsigned long long) rng_below(&rng, 80000));
+        struct index_record rec = { .seq = i,
+                                    .at = { i + 1, i * 2 },
+                                    .bytes = i % 1000,
+                                    .expiry_sec = i % 3 ? 0 : i,
+                                    .kind = i % 5 ? ENTRY_SET : ENTRY_DELETE };
+        if (rng_chance(&rng, 1, 10)) {
+            tc->ops->drop(tc, (uint8_t *) key, n);
+            map->ops->drop(map, (uint8_t *) key, n);
+        } else {
+            assert_int_equal(tc->ops->put(tc, (uint8_t *) key, n, &rec), 0);
+            assert_int_equal(map->ops->put(map, (uint8_t *) key, n, &rec), 0);
+        }
+        if (i % 16 == 0) {
+            struct index_record a;
+            struct index_record b;
+            int ra = tc->ops->get(tc, (uint8_t *) key, n, &a);
+            int rb = map->ops->get(map, (uint8_t *) key, n, &b);
+            assert_int_equal(ra, rb);
+            assert_true(ra < 0 || records_equal(&a, &b));
+        }
+    }
+    assert_int_equal(tc->ops->count(tc), map->ops->count(map));
+    tc->ops->walk(tc, count_one, map);
+    tc->ops->free(tc);
+    map->ops->free(map);
+}
+
+static void test_index_keeps_file_descriptors(void **state)
+{
+    struct index *first;
+    struct index *x[64];
+    struct index_record rec = { .seq = 1, .kind = ENTRY_SET };
+
+    (void) state;
+    assert_int_equal(index_tc_open(NULL, 0, &first), 0);
+    assert_int_equal(first->ops->put(first, (uint8_t *) "a", 1, &rec), 0);
+    for (unsigned i = 0; i < 64; i++) { /* numbers of closed descriptors must not be mixed up */
+        assert_int_equal(index_tc_open(NULL, (uint16_t) i, &x[i]), 0);
+        assert_int_equal(x[i]->ops->count(x[i]), 0);
+    }
+    for (unsigned i = 0; i < 64; i++) {
+        x[i]->ops->free(x[i]);
+    }
+    assert_int_equal(first->ops->get(first, (uint8_t *) "a", 1, &rec), 0);
+    first->ops->free(first);
+}
+
+/* ---- segments ---- */
+
+struct rig {
+    struct loop *loop;
+    struct segment_set set;
+    struct segment_writer *writer;
+    struct wal wal;
+    struct actions actions;
+    uint64_t synced;
+    int error;
+};
+
+static void on_synced(void *ctx, uint64_t group)
+{
+    struct rig *r = ctx;
+
+    assert_true(group >= r->synced);
+    r->synced = group;
+    wal_synced(&r->wal, group);
+}
+
+static void on_failed(void *ctx, int error, const char *what)
+{
+    ((struct rig *) ctx)->error = error;
+    (void) what;
+}
+
+static void rig_open(struct rig *r, enum sync_mode sync, uint64_t start)
+{
+    struct io_error error;
+    struct segment_writer_options o = {
+        .set = &r->set,
+        .sync = sync,
+        .sync_interval_usec = 1000,
+        .on_synced = on_synced,
+        .on_failed = on_failed,
+        .ctx = r,
+    };
+
+    *r = (struct rig){ 0 };
+    assert_int_equal(loop_new(&r->loop), 0);
+    assert_int_equal(segment_set_open(&r->set, dir, &error), 0);
+    o.loop = r->loop;
+    o.wal = (struct wal_options){ .start = start,
+                                  .shards = 1,
+                                  .partitions = 1,
+                                  .first_segment = segment_set_highest(&r->set) + 1,
+                                  .segment_bytes = 4096 };
+    assert_int_equal(segment_set_check(&r->set, &error), 0);
+    wal_init(&r->wal, &o.wal);
+    assert_int_equal(segment_writer_new(&o, &r->writer), 0);
+}
+
+static void rig_flush(struct rig *r)
+{
+    r->actions.n = 0;
+    wal_flush(&r->wal, &r->actions);
+    for (size_t i = 0; i < r->actions.n; i++) {
+        segment_writer_act(r->writer, &r->actions.v[i]);
+    }
+    wal_flushed(&r->wal);
+}
+
+static void rig_close(struct rig *r)
+{
+    segment_writer_free(r->writer);
+    segment_set_close(&r->set);
+    wal_free(&r->wal);
+    actions_free(&r->actions);
+    loop_free(r->loop);
+}
+
+static void wait_synced(struct rig *r, uint64_t group)
+{
+    for (unsigned i = 0; i < 1000 && r->synced < group; i++) {
+        loop_turn(r->loop, true);
+    }
+    assert_true(r->synced >= group);
+}
+
+/* A commit frame is the smallest thing that can be appended. */
+static struct position append(struct rig *r, uint64_t seq)
+{
+    uint8_t bytes[FRAME_COMMIT_BYTES];
+
+    frame_commit_encode((struct name){ .seq = seq, .view = 1 }, bytes);
+    return wal_append(&r->wal, FRAME_COMMIT, 0, 1, bytes, sizeof(bytes));
+}
+
+static int count_frame(void *ctx, const struct frame *f, struct position at)
+{
+    struct name name;
+
+    (void) at;
+    assert_int_equal(frame_commit_decode(f, &name), 0);
+    assert_int_equal(name.seq, ++*(uint64_t *) ctx);
+    return 0;
+}
+
+static uint64_t replay_count(struct rig *r)
+{
+    uint64_t n = 0;
+
+    for (size_t i = 0; i < r->set.n; i++) {
+        assert_int_equal(wal_walk(&r->set.v[i], count_frame, &n), 0);
+    }
+    return n;
+}
+
+static void test_segments_write_sync_read(void **state)
+{
+    struct position at[500];
+    struct rig r;
+    uint64_t group = 0;
+
+    (void) state;
+    rig_open(&r, SYNC_ALWAYS, 1);
+    for (unsigned i = 0; i < 500; i++) {
+        group = r.wal.group;
+        at[i] = append(&r, i + 1);
+        if (i % 7 == 0) {
+            rig_flush(&r);
+        }
+    }
+    rig_flush(&r);
+    wait_synced(&r, group);
+    assert_true(at[499].segment > at[0].segment); /* it rolled */
+    for (unsigned i = 0; i < 500; i++) {
+        const uint8_t *p = segment_writer_read(r.writer, at[i], FRAME_COMMIT_BYTES);
+        assert_non_null(p);
+        assert_int_equal(p[0] | p[1] << 8, i + 1);
+    }
+    assert_null(segment_writer_read(r.writer, (struct position){ 9999, 0 }, 1));
+    assert_null(segment_writer_read(r.writer, (struct position){ at[499].segment, 4000 }, 4000));
+    rig_close(&r);
+
+    rig_open(&r, SYNC_ALWAYS, 2); /* a second start finds it all, and reads it at its places */
+    assert_int_equal(replay_count(&r), 500);
+    for (unsigned i = 0; i < 500; i++) {
+        assert_non_null(segment_writer_read(r.writer, at[i], FRAME_COMMIT_BYTES));
+    }
+    rig_close(&r);
+}
+
+static void test_segments_weaker_modes_answer(void **state)
+{
+    const enum sync_mode modes[] = { SYNC_INTERVAL, SYNC_OS };
+
+    (void) state;
+    for (unsigned i = 0; i < ARRAY_LEN(modes); i++) {
+        struct rig r;
+        rig_open(&r, modes[i], 1 + i);
+        append(&r, i + 1);
+        rig_flush(&r);
+        wait_synced(&r, 1);
+        rig_close(&r);
+    }
+}
+
+static void test_segments_torn_tail_is_cut(void **state)
+{
+    char path[128];
+    struct stat st;
+    struct rig r;
+
+    (void) state;
+    rig_open(&r, SYNC_ALWAYS, 1);
+    append(&r, 1);
+    rig_flush(&r);
+    wait_synced(&r, 1);
+    append(&r, 2);
+    rig_flush(&r);
+    wait_synced(&r, 2);
+    rig_close(&r);
+    path_of("log/0000000001.seg", path);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(truncate(path, st.st_size - 1), 0);
+    rig_open(&r, SYNC_ALWAYS, 2);
+    assert_int_equal(replay_count(&r), 1);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_size, r.set.v[0].good_bytes); /* cut on the disk too */
+    rig_close(&r);
+}
+
+static void test_segments_rot_is_told_and_kept(void **state)
+{
+    struct segment_set set;
+    struct io_error error;
+    char path[128];
+    struct stat before;
+    struct stat after;
+    struct rig r;
+
+    (void) state;
+    rig_open(&r, SYNC_ALWAYS, 1);
+    for (unsigned i = 0; i < 3; i++) {
+        append(&r, i + 1);
+        rig_flush(&r);
+        wait_synced(&r, i + 1);
+    }
+    rig_close(&r);
+    path_of("log/0000000001.seg", path);
+    flip_bit(path, SEGMENT_HEAD_BYTES + GROUP_HEAD_BYTES + FRAME_HEAD_BYTES + 3);
+    assert_int_equal(stat(path, &before), 0);
+    assert_int_equal(segment_set_open(&set, dir, &error), 0);
+    assert_int_equal(segment_set_check(&set, &error), -EBADMSG);
+    assert_non_null(strstr(error.text, "0000000001.seg"));
+    segment_set_close(&set);
+    assert_int_equal(stat(path, &after), 0);
+    assert_int_equal(before.st_size, after.st_size);
+}
+
+static void test_segments_write_error_is_told_once(void **state)
+{
+    struct rig r;
+
+    (void) state;
+    rig_open(&r, SYNC_ALWAYS, 1);
+    append(&r, 1);
+    rig_flush(&r);
+    wait_synced(&r, 1);
+    /* the name of the next segment is taken: making it fails */
+    for (unsigned i = 2; i < 4; i++) {
+        char name[64];
+        char path[128];
+        snprintf(name, sizeof(name), "log/%010u.seg", i);
+        path_of(name, path);
+        close(open(path, O_CREAT | O_WRONLY, 0600));
+    }
+    for (unsigned i = 0; i < 300 && r.error == 0; i++) {
+        append(&r, i + 2);
+        rig_flush(&r);
+    }
+    assert_int_equal(r.error, -EEXIST);
+    r.error = 0;
+    append(&r, 1000);
+    rig_flush(&r);
+    assert_int_equal(r.error, 0);
+    rig_close(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_superblock_round_trip, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_superblock_damage_is_told, setup, teardown),
+        cmocka_unit_test(test_index_equals_map),
+        cmocka_unit_test(test_index_keeps_file_descriptors),
+        cmocka_unit_test_setup_teardown(test_segments_write_sync_read, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_segments_weaker_modes_answer, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_segments_torn_tail_is_cut, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_segments_rot_is_told_and_kept, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_segments_write_error_is_told_once, setup, teardown),
+    };
+
+    return cmocka_run_group_tests_name("io_store", tests, NULL, NULL);
+}
