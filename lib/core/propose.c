@@ -3,15 +3,9 @@
 
 #include "base/assert.h"
 #include "base/cleanup.h"
-#include "core/hashspace.h"
 #include "wire/mc_number.h"
 
 #include <string.h>
-
-uint64_t propose_key_hash(const struct entry *e)
-{
-    return hashspace_hash(e->key, e->key_len);
-}
 
 uint64_t propose_op_hash(uint16_t partition, const struct op_id *op)
 {
@@ -84,38 +78,21 @@ static bool is_alive(const struct flush_mark *f, const struct entry *e, uint64_t
            !flush_covers(f, e->name.seq, e->time_usec, now_usec);
 }
 
-static struct tail_entry *pending_find(struct shard *s, struct replica *r, const struct op *op,
-                                       uint64_t hash)
-{
-    for (struct map_node *i = map_first(&s->pending_keys, hash); i; i = map_next(i)) {
-        struct tail_entry *te = MAP_ENTRY(i, struct tail_entry, by_key);
-        if (te->e.partition == r->partition && te->e.key_len == op->key_len &&
-            memcmp(te->e.key, op->key, op->key_len) == 0) {
-            return te; /* the newest: the map finds that first */
-        }
-    }
-    return NULL;
-}
-
 /* The record as the operation finds it: committed state plus pending writes of the key and a
  * pending flush (R3). *ret_depends is the newest pending entry that made it so, or NULL. */
 static void record_find(struct shard *s, struct replica *r, const struct op *op, uint64_t now_usec,
                         struct record *ret, struct tail_entry **ret_depends)
 {
-    struct tail_entry *pending = pending_find(s, r, op, hashspace_hash(op->key, op->key_len));
-    struct flush_mark flush = r->flush;
+    struct tail_entry *pending = replica_pending(s, r, op->key, op->key_len);
     struct entry e;
     bool found = true;
 
-    if (r->pending_flush) {
-        flush_apply(&flush, &r->pending_flush->e);
-    }
     if (pending) {
         e = pending->e;
     } else {
         found = committed_entry(s, r, op->key, op->key_len, &e);
     }
-    *ret = (struct record){ .exists = found && is_alive(&flush, &e, now_usec) };
+    *ret = (struct record){ .exists = found && is_alive(&r->flush_pending, &e, now_usec) };
     if (ret->exists) {
         ret->flags = e.flags;
         ret->expiry_sec = e.expiry_sec;

@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "base/mem.h"
 #include "base/sm.h"
+#include "core/hashspace.h"
 #include "wire/mc_number.h"
 
 #include <errno.h>
@@ -57,10 +58,58 @@ static void enlist(struct list *list, struct list *node)
 
 /* ---- the tail ---- */
 
+static uint64_t key_hash(const struct entry *e)
+{
+    return hashspace_hash(e->key, e->key_len);
+}
+
+struct tail_entry *replica_pending(const struct shard *s, const struct replica *r,
+                                   const uint8_t *key, size_t key_len)
+{
+    struct map_node *i = map_first(&s->pending_keys, hashspace_hash(key, key_len));
+
+    for (; i; i = map_next(i)) {
+        struct tail_entry *te = MAP_ENTRY(i, struct tail_entry, by_key);
+        if (te->e.partition == r->partition && te->e.key_len == key_len &&
+            memcmp(te->e.key, key, key_len) == 0) {
+            return te;
+        }
+    }
+    return NULL;
+}
+
+/* The map holds the newest entry of each key; the others hang behind it, so that a key with
+ * thousands of pending writes costs no more than any other. */
+static void pending_add(struct shard *s, struct replica *r, struct tail_entry *te)
+{
+    te->newer = NULL;
+    te->older = replica_pending(s, r, te->e.key, te->e.key_len);
+    if (te->older) {
+        map_remove(&s->pending_keys, &te->older->by_key);
+        te->older->newer = te;
+    }
+    map_insert(&s->pending_keys, &te->by_key, key_hash(&te->e));
+}
+
+static void pending_remove(struct shard *s, struct tail_entry *te)
+{
+    if (te->older) {
+        te->older->newer = te->newer;
+    }
+    if (te->newer) {
+        te->newer->older = te->older;
+        return;
+    }
+    map_remove(&s->pending_keys, &te->by_key);
+    if (te->older) {
+        map_insert(&s->pending_keys, &te->older->by_key, key_hash(&te->older->e));
+    }
+}
+
 static void tail_entry_bury(struct shard *s, struct replica *r, struct tail_entry *te)
 {
     if (te->e.key_len > 0) {
-        map_remove(&s->pending_keys, &te->by_key);
+        pending_remove(s, te);
     }
     if (te->e.op.session != 0) {
         map_remove(&s->pending_ops, &te->by_op);
@@ -114,14 +163,17 @@ struct tail_entry *replica_push(struct shard *s, struct replica *r, const uint8_
     r->last = te->e.name;
     s->tail_bytes += n_bytes;
     if (te->e.key_len > 0) {
-        map_insert(&s->pending_keys, &te->by_key, propose_key_hash(&te->e));
+        pending_add(s, r, te);
     }
     if (te->e.op.session != 0) {
         map_insert(&s->pending_ops, &te->by_op, propose_op_hash(r->partition, &te->e.op));
     }
     if (te->e.kind == ENTRY_FLUSH) {
         r->pending_flush = te;
+        flush_apply(&r->flush_pending, &te->e);
     }
+    r->time_usec =
+        MAX_OF(r->time_usec, te->e.time_usec); /* R13: no stamp below it, whoever leads */
     return te;
 }
 
@@ -169,13 +221,16 @@ void replica_waiter_add(struct shard *s, struct tail_entry *te, struct asker ask
     list_push_back(&te->waiters, &w->link);
 }
 
-/* The newest flush in the tail, after a cut. */
+/* The tail's flushes, after a cut. */
 static void pending_flush_find(struct replica *r)
 {
-    for (uint64_t seq = r->last.seq; seq > r->commit.seq && !r->pending_flush; seq--) {
+    r->pending_flush = NULL;
+    r->flush_pending = r->flush;
+    for (uint64_t seq = r->commit.seq + 1; seq <= r->last.seq; seq++) {
         struct tail_entry *te = replica_tail(r, seq);
         if (te->e.kind == ENTRY_FLUSH) {
             r->pending_flush = te;
+            flush_apply(&r->flush_pending, &te->e);
         }
     }
 }

@@ -10,13 +10,15 @@
 
 /* An entry above the commit. */
 struct tail_entry {
-    struct map_node by_key; /* in shard->pending_keys */
-    struct map_node by_op;  /* in shard->pending_ops */
-    struct list waiters;    /* struct waiter: who is answered when this entry commits */
-    struct list dead;       /* in shard->graveyard until the next step */
-    struct entry e;         /* points into bytes */
-    struct position at;     /* in this server's log */
-    uint64_t group;         /* durable when this group of the log is */
+    struct map_node by_key;   /* in shard->pending_keys: the newest of its key */
+    struct tail_entry *older; /* the one of the same key before it, and… */
+    struct tail_entry *newer; /* …after it */
+    struct map_node by_op;    /* in shard->pending_ops */
+    struct list waiters;      /* struct waiter: who is answered when this entry commits */
+    struct list dead;         /* in shard->graveyard until the next step */
+    struct entry e;           /* points into bytes */
+    struct position at;       /* in this server's log */
+    uint64_t group;           /* durable when this group of the log is */
     size_t n_bytes;
     uint8_t bytes[];
 };
@@ -65,8 +67,9 @@ struct replica {
     uint64_t acked_seq;     /* secondary: last one acked in this view */
     uint64_t progress_usec; /* boot time of the last commit, resend or change of view */
 
-    uint64_t time_usec; /* partition time given out so far (R13) */
-    struct flush_mark flush;
+    uint64_t time_usec;               /* partition time given out so far (R13) */
+    struct flush_mark flush;          /* of what is committed */
+    struct flush_mark flush_pending;  /* of the tail as well */
     struct tail_entry *pending_flush; /* the newest in the tail */
     struct session_table sessions;
 
@@ -148,6 +151,9 @@ void replica_sync(struct shard *s, struct replica *r);
  * already. */
 struct tail_entry *replica_push(struct shard *s, struct replica *r, const uint8_t *bytes,
                                 size_t n_bytes, const struct position *at);
+/* The newest entry of the key in the tail, or NULL. */
+struct tail_entry *replica_pending(const struct shard *s, const struct replica *r,
+                                   const uint8_t *key, size_t key_len);
 /* Removes entries from seq on; above the commit only (R1). */
 void replica_cut(struct shard *s, struct replica *r, uint64_t seq);
 /* Answers all waiters "not me" (R3). */
@@ -184,5 +190,4 @@ void propose_peek(struct shard *s, struct replica *r, struct asker asker, const 
                   size_t key_len);
 /* Answers one waiter of a committed entry. */
 void propose_answer(struct shard *s, const struct waiter *w, const struct tail_entry *te);
-uint64_t propose_key_hash(const struct entry *e);
 uint64_t propose_op_hash(uint16_t partition, const struct op_id *op);

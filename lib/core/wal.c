@@ -38,7 +38,7 @@ static void group_close(struct wal *l)
         .frames = l->group_frames,
         .synced_end = l->synced_end,
     };
-    group_head_encode(&h, buf_head(&l->bytes) + l->group_begin);
+    group_head_encode(&h, l->segment_crc, buf_head(&l->bytes) + l->group_begin);
     l->group_open = false;
 }
 
@@ -87,6 +87,7 @@ static void segment_open(struct wal *l)
     chunk_add(l, true);
     memcpy(h.server_id, l->o.server_id, UUID_BYTES);
     segment_head_encode(&h, buf_reserve(&l->bytes, SEGMENT_HEAD_BYTES));
+    l->segment_crc = h.crc;
     l->bytes.end += SEGMENT_HEAD_BYTES;
 }
 
@@ -194,7 +195,7 @@ static size_t group_check(const struct wal_segment *s, size_t offset, struct gro
     uint32_t frames = 0;
     struct frame f;
 
-    if (group_head_decode(s->data + offset, left, ret_head) < 0 ||
+    if (group_head_decode(s->data + offset, left, s->head.crc, ret_head) < 0 ||
         ret_head->bytes > left - GROUP_HEAD_BYTES) {
         return 0;
     }
@@ -290,7 +291,7 @@ static void segment_scan(struct checker *c, struct wal_segment *s)
         synced_end_raise(st, &h);
     }
     for (size_t at = s->good_bytes; at + GROUP_HEAD_BYTES <= s->bytes; at++) {
-        if (group_head_decode(s->data + at, s->bytes - at, &h) == 0) {
+        if (group_head_decode(s->data + at, s->bytes - at, s->head.crc, &h) == 0) {
             synced_end_raise(st, &h);
         }
     }
@@ -384,7 +385,7 @@ int wal_walk(const struct wal_segment *s, wal_frame_fn fn, void *ctx)
     int r;
 
     while (offset < s->good_bytes) {
-        r = group_head_decode(s->data + offset, s->good_bytes - offset, &h);
+        r = group_head_decode(s->data + offset, s->good_bytes - offset, s->head.crc, &h);
         kumo_assert(r == 0);
         offset += GROUP_HEAD_BYTES;
         for (uint32_t i = 0; i < h.frames; i++) {

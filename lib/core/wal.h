@@ -34,8 +34,9 @@ struct wal_chunk {
 
 struct wal {
     struct wal_options o;
-    struct position end; /* where the next byte goes; segment 0: none is open */
-    uint32_t opened;     /* segments opened so far */
+    struct position end;  /* where the next byte goes; segment 0: none is open */
+    uint32_t opened;      /* segments opened so far */
+    uint32_t segment_crc; /* of the open segment's head */
 
     struct buf bytes; /* what was appended since the last flush */
     struct wal_chunk *chunks;

@@ -9,7 +9,7 @@
 #define SEGMENT_MAGIC "KUMOSEG\n"
 #define GROUP_MAGIC   0x50524b47u /* "GKRP" */
 
-void segment_head_encode(const struct segment_head *h, uint8_t out[SEGMENT_HEAD_BYTES])
+void segment_head_encode(struct segment_head *h, uint8_t out[SEGMENT_HEAD_BYTES])
 {
     memset(out, 0, SEGMENT_HEAD_BYTES);
     memcpy(out, SEGMENT_MAGIC, 8);
@@ -23,7 +23,8 @@ void segment_head_encode(const struct segment_head *h, uint8_t out[SEGMENT_HEAD_
     bytes_put_u32(out + 56, h->first);
     bytes_put_u32(out + 60, h->prev_end.segment);
     bytes_put_u32(out + 64, h->prev_end.offset);
-    bytes_put_u32(out + 8, crc32c(0, out + 12, SEGMENT_HEAD_BYTES - 12));
+    h->crc = crc32c(0, out + 12, SEGMENT_HEAD_BYTES - 12);
+    bytes_put_u32(out + 8, h->crc);
 }
 
 int segment_head_decode(const uint8_t *p, size_t bytes, struct segment_head *ret)
@@ -44,6 +45,7 @@ int segment_head_decode(const uint8_t *p, size_t bytes, struct segment_head *ret
         .partitions = bytes_get_u32(p + 28),
         .start = bytes_get_u64(p + 32),
         .first = bytes_get_u32(p + 56),
+        .crc = bytes_get_u32(p + 8),
         .prev_end = { bytes_get_u32(p + 60), bytes_get_u32(p + 64) },
     };
     memcpy(h.server_id, p + 40, 16);
@@ -55,7 +57,8 @@ int segment_head_decode(const uint8_t *p, size_t bytes, struct segment_head *ret
     return 0;
 }
 
-void group_head_encode(const struct group_head *h, uint8_t out[GROUP_HEAD_BYTES])
+void group_head_encode(const struct group_head *h, uint32_t segment_crc,
+                       uint8_t out[GROUP_HEAD_BYTES])
 {
     memset(out, 0, GROUP_HEAD_BYTES);
     bytes_put_u32(out, GROUP_MAGIC);
@@ -63,13 +66,13 @@ void group_head_encode(const struct group_head *h, uint8_t out[GROUP_HEAD_BYTES]
     bytes_put_u32(out + 12, h->frames);
     bytes_put_u32(out + 16, h->synced_end.segment);
     bytes_put_u32(out + 20, h->synced_end.offset);
-    bytes_put_u32(out + 4, crc32c(0, out + 8, GROUP_HEAD_BYTES - 8));
+    bytes_put_u32(out + 4, crc32c(segment_crc, out + 8, GROUP_HEAD_BYTES - 8));
 }
 
-int group_head_decode(const uint8_t *p, size_t bytes, struct group_head *ret)
+int group_head_decode(const uint8_t *p, size_t bytes, uint32_t segment_crc, struct group_head *ret)
 {
     if (bytes < GROUP_HEAD_BYTES || bytes_get_u32(p) != GROUP_MAGIC ||
-        crc32c(0, p + 8, GROUP_HEAD_BYTES - 8) != bytes_get_u32(p + 4)) {
+        crc32c(segment_crc, p + 8, GROUP_HEAD_BYTES - 8) != bytes_get_u32(p + 4)) {
         return -EBADMSG;
     }
     *ret = (struct group_head){

@@ -11,8 +11,10 @@
  *                      synced end when it was written: segment 4, offset 4, zeros
  *   frame head (16)    crc 4, payload bytes 4, kind 1, zero 1, partition 2, view 4
  *
- * A head's crc covers the rest of the head. A frame's crc covers the rest of its head, and its
- * payload unless that is an entry, which bears its own. */
+ * A head's crc covers the rest of the head; a group head's continues from that of its segment's
+ * head, which holds the server's random id: bytes of another segment, or of a value made to look
+ * so, are no group. A frame's crc covers the rest of its head, and its payload unless that is an
+ * entry, which bears its own. */
 #pragma once
 
 #include "wire/entry.h"
@@ -48,9 +50,9 @@ struct segment_head {
     uint32_t partitions; /* of the cluster */
     uint64_t start;      /* which start of the server opened it */
     uint8_t server_id[16];
-    uint32_t first; /* lowest number of that start: shard i has first + i + k * shards */
-    struct position
-        prev_end; /* where the stream's segment before it ended; segment 0: it is the first */
+    uint32_t first;           /* lowest number of that start: shard i has first + i + k * shards */
+    uint32_t crc;             /* of the head: made by encode, found by decode */
+    struct position prev_end; /* end of the stream's segment before it; segment 0: there is none */
 };
 
 struct group_head {
@@ -86,13 +88,16 @@ static inline int frame_kind_has_entry(uint8_t kind)
     return kind == FRAME_PREPARE || kind == FRAME_COPY;
 }
 
-void segment_head_encode(const struct segment_head *h, uint8_t out[SEGMENT_HEAD_BYTES]);
+/* Sets h->crc too. */
+void segment_head_encode(struct segment_head *h, uint8_t out[SEGMENT_HEAD_BYTES]);
 /* -EBADMSG: no such head. -EPROTONOSUPPORT: of a newer version. */
 int segment_head_decode(const uint8_t *p, size_t bytes, struct segment_head *ret);
 
-void group_head_encode(const struct group_head *h, uint8_t out[GROUP_HEAD_BYTES]);
-/* -EBADMSG when these bytes do not begin a group. */
-int group_head_decode(const uint8_t *p, size_t bytes, struct group_head *ret);
+/* segment_crc: of the segment's head. */
+void group_head_encode(const struct group_head *h, uint32_t segment_crc,
+                       uint8_t out[GROUP_HEAD_BYTES]);
+/* -EBADMSG when these bytes do not begin a group of that segment. */
+int group_head_decode(const uint8_t *p, size_t bytes, uint32_t segment_crc, struct group_head *ret);
 
 /* Writes the head of a frame whose payload (payload_bytes at payload) will follow it. */
 void frame_head_encode(const struct frame *f, uint8_t out[FRAME_HEAD_BYTES]);
