@@ -469,8 +469,8 @@ void replica_view(struct shard *s, struct replica *r, const struct view_row *row
         }
         return;
     }
-    view_leave(s, r);
     r->view = row->view;
+    view_leave(s, r);
     r->time_usec = MAX_OF(r->time_usec, row->time_usec);
     r->progress_usec = s->now.boot_usec;
     r->n_members = row->n_members;

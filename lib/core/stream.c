@@ -119,15 +119,18 @@ static void learn_commit(struct shard *s, struct replica *r, uint64_t seq)
 }
 
 /* R1: its own last name is not the one before the entry: refuse, and ask from the commit. */
-static void refuse(struct shard *s, struct replica *r, const struct msg_prepare *m)
+static void refuse(struct shard *s, struct replica *r, const struct msg_prepare *m,
+                   const struct entry *e)
 {
+    /* The first entry above the primary's commit doesn't fit: what is missing can't be resent. */
+    bool lacking = m->commit_seq > r->last.seq || e->name.seq <= m->commit_seq + 1;
     struct action *a;
 
     if (r->asked) {
         return;
     }
     r->asked = true;
-    a = actions_add(s->out, m->commit_seq > r->last.seq ? ACTION_LACKING : ACTION_RESEND);
+    a = actions_add(s->out, lacking ? ACTION_LACKING : ACTION_RESEND);
     a->server = r->members[0].server;
     a->note = (struct msg_at){ r->partition, r->view, r->commit.seq };
 }
@@ -167,7 +170,7 @@ void stream_prepare(struct shard *s, struct replica *r, uint32_t from, const str
     } else if (e.name.seq == r->last.seq + 1 && e.prev_view == r->last.view) {
         replica_push(s, r, m->entry, m->entry_bytes, NULL);
     } else {
-        refuse(s, r, m);
+        refuse(s, r, m, &e);
         return;
     }
     r->asked = false;
