@@ -94,6 +94,22 @@ static void on_drained(struct rpc *rpc, void *ctx)
     }
 }
 
+/* A client that doesn't read its results gets no more than its limit of them: a short message can
+ * ask for gigabytes. */
+static bool is_over_limit(const struct client *c)
+{
+    return rpc_out_bytes(c->rpc) + buf_len(&c->results.items) > GATEWAY_OUT_BYTES_MAX;
+}
+
+static void answer_busy(struct client *c, uint64_t id)
+{
+    struct action busy = { .kind = ACTION_RESULT };
+
+    busy.answer.asker = (struct asker){ c->id, id };
+    busy.answer.result = (struct result){ .id = id, .code = RESULT_BUSY };
+    clients_result(c->thread, &busy);
+}
+
 static bool on_ops(struct client *c, struct mp_reader *r)
 {
     struct shard_event e = { .kind = SHARD_OP, .op = { .asker = { .conn = c->id } } };
@@ -103,7 +119,9 @@ static bool on_ops(struct client *c, struct mp_reader *r)
 
     for (uint32_t i = 0; i < n && !r->failed; i++) {
         msg_get_op(r, ENTRY_VALUE_BYTES_MAX, &e.op.op);
-        if (!r->failed) {
+        if (!r->failed && is_over_limit(c)) {
+            answer_busy(c, e.op.op.id);
+        } else if (!r->failed) {
             e.op.op.op.session = session;
             e.op.asker.id = e.op.op.id;
             shard_thread_step(c->thread, &e);

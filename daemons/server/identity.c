@@ -36,20 +36,36 @@ static int superblock_new(struct server *s, struct io_error *error)
     return 0;
 }
 
-/* A new process is a new incarnation: the pair is kept until a manager has accepted it. */
+/* A new process is a new incarnation: the last accepted counter + 1, with a random number of its
+ * own. A copy of the directory that is started too is then told apart, and a restored one can't
+ * count itself up to acceptance. An acceptance that a crash kept from this disk is proved by the
+ * random number before (`prior`). */
 static int superblock_begin(struct server *s, struct io_error *error)
 {
     struct superblock *b = &s->superblock;
 
     if (b->counter != b->accepted + 1) {
         b->counter = b->accepted + 1;
-        if (random_fill(&b->random, sizeof(b->random)) < 0) {
-            return io_error_set(error, -EIO, "no random numbers from the kernel");
-        }
+        b->prior = 0;
+    } else if (b->sent) {
+        b->prior = b->random;
+    }
+    b->sent = false;
+    if (random_fill(&b->random, sizeof(b->random)) < 0) {
+        return io_error_set(error, -EIO, "no random numbers from the kernel");
     }
     b->start++;
     b->first_segment = MAX_OF(segment_set_highest(&s->segments), b->first_segment) + 1;
     return superblock_write(s->settings->data_dir, b, error);
+}
+
+int identity_sending(struct server *s, struct io_error *error)
+{
+    if (s->superblock.sent) {
+        return 0;
+    }
+    s->superblock.sent = true;
+    return superblock_write(s->settings->data_dir, &s->superblock, error);
 }
 
 int identity_open(struct server *s, struct io_error *error)

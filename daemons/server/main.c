@@ -9,7 +9,9 @@
 
 static bool is_alive(void *ctx)
 {
-    return server_is_alive(ctx);
+    struct server **server = ctx;
+
+    return !*server || server_is_alive(*server);
 }
 
 static const struct daemon_ops ops = { .is_alive = is_alive };
@@ -23,10 +25,10 @@ static int run(const struct settings *settings)
     int r = loop_new(&loop);
 
     if (r == 0) {
-        r = server_start(loop, settings, &server, &error);
+        r = daemon_new(loop, &ops, &server, &daemon);
     }
     if (r == 0) {
-        r = daemon_new(loop, &ops, server, &daemon);
+        r = server_start(loop, settings, &server, &error);
     }
     if (r == 0) {
         r = loop_run(loop);

@@ -19,7 +19,7 @@
 void manager_link_sealed(void *ctx, const struct msg_sealed *sealed, size_t n)
 {
     struct server *s = ctx;
-    struct rpc *rpc = rpc_link_rpc(s->manager);
+    struct rpc *rpc = s->manager ? rpc_link_rpc(s->manager) : NULL;
     struct buf *b;
 
     if (!rpc || !s->registered) {
@@ -36,7 +36,7 @@ void manager_link_sealed(void *ctx, const struct msg_sealed *sealed, size_t n)
 void manager_link_accuse(void *ctx, const struct msg_at *at, size_t n)
 {
     struct server *s = ctx;
-    struct rpc *rpc = rpc_link_rpc(s->manager);
+    struct rpc *rpc = s->manager ? rpc_link_rpc(s->manager) : NULL;
     struct buf *b;
 
     if (!rpc || !s->registered) {
@@ -191,10 +191,7 @@ static int accepted(struct server *s, const struct msg_registered *m, const stru
         r = identity_accepted(s, m, error);
     }
     if (r == 0 && s->n_shards == 0) {
-        r = server_start_shards(s);
-        if (r < 0) {
-            io_error_set(error, r, "the shards can't be started: %s", strerror(-r));
-        }
+        r = server_start_shards(s, error);
     }
     if (r < 0) {
         return r;
@@ -271,11 +268,17 @@ static int on_up(struct rpc *rpc, void *ctx, struct mp_reader *answer)
     struct msg_register m = {
         .counter = s->superblock.counter,
         .random = s->superblock.random,
+        .prior = s->superblock.prior,
         .shards = (uint32_t) s->settings->threads,
     };
+    struct io_error error;
     struct buf *b;
 
     (void) answer;
+    if (identity_sending(s, &error) < 0) {
+        server_fail(s, error.text);
+        return -EIO;
+    }
     memcpy(m.server_id, s->superblock.server_id, UUID_BYTES);
     memcpy(m.name, s->name, sizeof(m.name));
     memcpy(m.address, s->address, sizeof(m.address));
@@ -319,9 +322,13 @@ static void on_closed(struct rpc *rpc, void *ctx, int error, const char *why)
 {
     const struct server *s = ctx;
 
-    (void) error;
-    log_ratelimit(LOG_LEVEL_WARNING, "no manager at %s: %s%s", rpc_peer_name(rpc), why,
-                  s->registered ? "; records are served as before" : "");
+    if (error == -EPERM) {
+        log_ratelimit(LOG_LEVEL_WARNING, "the manager at %s refuses this server: %s",
+                      rpc_peer_name(rpc), why);
+        return;
+    }
+    log_ratelimit(LOG_LEVEL_WARNING, "no connection to the manager at %s: %s%s", rpc_peer_name(rpc),
+                  why, s->registered ? "; records are served as before" : "");
 }
 
 static const struct rpc_ops manager_ops = {

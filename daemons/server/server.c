@@ -10,12 +10,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define LISTEN_PORT         19800
 #define STATUS_USEC         1000000
 #define HELLO_OUT_BYTES_MAX 65536
 #define CONNECTIONS_MAX     65536
+#define DESCRIPTORS_BESIDE  256 /* what there must be beside the indexes */
 
 void server_fail(struct server *s, const char *why)
 {
@@ -58,7 +60,23 @@ static void on_replayed(void *ctx)
     server_serve_if_ready(s);
 }
 
-int server_start_shards(struct server *s)
+/* The indexes keep two file descriptors a partition open. */
+static int descriptors_check(uint32_t partitions, struct io_error *error)
+{
+    rlim_t need = (rlim_t) partitions * 2 + DESCRIPTORS_BESIDE;
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < need) {
+        return io_error_set(
+            error, -EMFILE,
+            "%u partitions need %llu file descriptors, %llu are allowed: raise the limit "
+            "(LimitNOFILE= in the unit, or ulimit -n)",
+            partitions, (unsigned long long) need, (unsigned long long) limit.rlim_cur);
+    }
+    return 0;
+}
+
+int server_start_shards(struct server *s, struct io_error *error)
 {
     struct shard_thread_options o = {
         .shard = { .server = s->superblock.server,
@@ -79,6 +97,9 @@ int server_start_shards(struct server *s)
                    .on_replayed = on_replayed },
     };
 
+    if (descriptors_check(s->superblock.partitions, error) < 0) {
+        return -EMFILE;
+    }
     memcpy(o.cluster_id, s->superblock.cluster_id, UUID_BYTES);
     memcpy(o.shard.log.server_id, s->superblock.server_id, UUID_BYTES);
     s->shards = mem_zalloc(o.shard.log.shards, sizeof(struct shard_thread *));
@@ -88,7 +109,7 @@ int server_start_shards(struct server *s)
         o.shard.log.shard = i;
         r = shard_thread_start(&o, &s->shards[i]);
         if (r < 0) {
-            return r;
+            return io_error_set(error, r, "the shards can't be started: %s", strerror(-r));
         }
         s->n_shards++;
     }
@@ -128,7 +149,6 @@ static enum rpc_verdict on_hello(struct rpc *rpc, void *ctx, struct mp_reader *p
     msg_get_hello(params, &h);
     why = params->failed ? "malformed hello" : hello_refuses(s, &h);
     if (why) {
-        log_ratelimit(LOG_LEVEL_WARNING, "refused %s: %s", rpc_peer_name(rpc), why);
         buf_append(answer, why, strlen(why));
         return RPC_HELLO_REFUSE;
     }
@@ -211,13 +231,15 @@ static int names_set(struct server *s, struct io_error *error)
     char host[NAME_BYTES_MAX] = "server";
     struct addr addr;
     char text[ADDR_TEXT_BYTES];
+    struct io_error why;
     int r;
 
     gethostname(host, sizeof(host) - 1);
     snprintf(s->name, sizeof(s->name), "%s", c->name ? c->name : host);
-    r = addr_parse_numeric(address, LISTEN_PORT, &addr, error);
+    r = addr_parse_numeric(address, LISTEN_PORT, &addr, &why);
     if (r < 0) {
-        return r;
+        return io_error_set(error, r, "%s = %s: %s", c->advertise ? "advertise" : "listen", address,
+                            why.text);
     }
     snprintf(s->address, sizeof(s->address), "%s", addr_format(&addr, text));
     return 0;
@@ -252,10 +274,7 @@ static int start(struct server *s, struct io_error *error)
         r = listen_all(s, error);
     }
     if (r == 0 && s->superblock.partitions > 0) {
-        r = server_start_shards(s); /* the log is read while a manager is looked for */
-        if (r < 0) {
-            io_error_set(error, r, "the shards can't be started: %s", strerror(-r));
-        }
+        r = server_start_shards(s, error); /* the log is read while a manager is looked for */
     }
     if (r == 0) {
         r = manager_link_start(s, error);

@@ -38,6 +38,8 @@ struct server {
 /* ---- identity.c ---- */
 int identity_open(struct server *s, struct io_error *error);
 void identity_close(struct server *s);
+/* This process is about to tell a manager its incarnation: durable first. */
+int identity_sending(struct server *s, struct io_error *error);
 /* A manager accepted this process: durable before anything else is sent. */
 int identity_accepted(struct server *s, const struct msg_registered *m, struct io_error *error);
 
@@ -50,6 +52,6 @@ void manager_link_accuse(void *ctx, const struct msg_at *at, size_t n);
 /* Logs, and ends the process with a failure. */
 void server_fail(struct server *s, const char *why);
 /* Starts the shards' threads, once the cluster's partitions are known. */
-int server_start_shards(struct server *s);
+int server_start_shards(struct server *s, struct io_error *error);
 /* Accepts connections when everything is ready for them. */
 void server_serve_if_ready(struct server *s);

@@ -90,6 +90,24 @@ uint32_t cluster_find(const struct cluster *c, const uint8_t id[UUID_BYTES])
     return 0;
 }
 
+/* The process that is known, or the next start of one that never learned that it was accepted. */
+static bool is_same_start(const struct cluster_server *known, const struct msg_register *m)
+{
+    return m->random == known->random || (m->prior != 0 && m->prior == known->random);
+}
+
+uint32_t cluster_attached(const struct cluster *c, uint32_t servers[SERVERS_MAX])
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < c->space.n_servers; i++) {
+        if (c->space.servers[i].state == SERVER_ATTACHED) {
+            servers[n++] = i + 1;
+        }
+    }
+    return n;
+}
+
 const char *cluster_refuses(const struct cluster *c, const struct msg_register *m)
 {
     uint32_t server = cluster_find(c, m->server_id);
@@ -101,12 +119,11 @@ const char *cluster_refuses(const struct cluster *c, const struct msg_register *
     if (!known) {
         return c->space.n_servers >= SERVERS_MAX ? "too many servers" : NULL;
     }
-    if (m->counter < known->incarnation ||
-        (m->counter == known->incarnation && m->random != c->servers[server - 1].random)) {
-        return "a newer process of this server was here: this one is a clone or runs on restored "
-               "data";
+    if (m->counter > known->incarnation ||
+        (m->counter == known->incarnation && is_same_start(&c->servers[server - 1], m))) {
+        return NULL;
     }
-    return NULL;
+    return "a newer process of this server was here: this one is a clone or runs on restored data";
 }
 
 static void apply_register(struct cluster *c, struct mp_reader *r, struct cluster_effect *effect)
@@ -158,7 +175,8 @@ static void apply_attach(struct cluster *c, struct mp_reader *r, struct cluster_
         c->space.servers[servers[i] - 1].state = SERVER_ATTACHED;
     }
     for (uint32_t p = 0; p < c->space.n_partitions; p++) {
-        placement_first((uint16_t) p, servers, n, replicas, &c->space.rows[p]);
+        placement_first((uint16_t) p, c->space.n_partitions, servers, n, replicas,
+                        &c->space.rows[p]);
         effect->rows[effect->n_rows++] = (uint16_t) p;
     }
     c->replicas = replicas;
@@ -207,6 +225,9 @@ static void apply_views(struct cluster *c, struct mp_reader *r, struct cluster_e
         incarnations[i] = mp_get_uint(r);
     }
     n = mp_get_array(r);
+    if (n > PARTITIONS_MAX) {
+        return; /* the effect has no room for more */
+    }
     for (uint32_t i = 0; i < n && !r->failed; i++) {
         msg_get_view_row(r, &row);
         if (!r->failed && row_follows(c, &row, incarnations, n_servers)) {

@@ -24,8 +24,8 @@ enum cluster_command {
     CLUSTER_FORM = 1, /* [cluster id, partitions, replicas]: the first; ignored afterwards */
     CLUSTER_REGISTER, /* [register]: a server's new process (incarnation) */
     CLUSTER_ATTACH,   /* [replicas, [server…]]: places the partitions on them */
-    CLUSTER_VIEWS,    /* [[[server, incarnation]…], [row…]]: R9, each row by compare-and-set */
-    CLUSTER_SESSION,  /* []: opens the session whose id is this entry's index */
+    CLUSTER_VIEWS, /* [[incarnation of each server…], [row…]]: R9, each row by compare-and-set */
+    CLUSTER_SESSION, /* []: opens the session whose id is this entry's index */
     _CLUSTER_COMMAND_MAX,
     _CLUSTER_COMMAND_INVALID = -22,
 };
@@ -57,6 +57,9 @@ void cluster_apply(struct cluster *c, const uint8_t *data, size_t bytes,
 const char *cluster_refuses(const struct cluster *c, const struct msg_register *m);
 /* The number of the server with this id, 0 when unknown. */
 uint32_t cluster_find(const struct cluster *c, const uint8_t id[UUID_BYTES]);
+
+/* Fills in the numbers of the attached servers, ascending; returns how many. */
+uint32_t cluster_attached(const struct cluster *c, uint32_t servers[SERVERS_MAX]);
 
 /* Snapshot: one MessagePack item. cluster_get: -EBADMSG; `c` must be zeroed. */
 void cluster_put(struct buf *b, const struct cluster *c);

@@ -324,10 +324,10 @@ static void seal_ask(struct manager *m, const struct view_row *row)
 }
 
 /* The next view, when every member has reported: the highest (view, seq) leads (R7). */
-static bool view_next(const struct manager *m, const struct view_row *row, struct view_row *ret)
+static bool view_next(const struct manager *m, const struct view_row *row, uint32_t preferred,
+                      struct view_row *ret)
 {
     const struct need *n = &m->needs[row->partition];
-    uint32_t preferred = placement_primary(row->partition, row->members, row->n_members);
     unsigned best = 0;
 
     *ret = *row;
@@ -352,17 +352,24 @@ static void views_propose(struct manager *m)
 {
     const struct hashspace *h = &m->cluster.space;
     _cleanup_free_ struct view_row *rows = NULL;
+    uint32_t servers[SERVERS_MAX];
+    uint32_t n_servers;
     size_t n = 0;
     size_t begin = buf_len(&m->bytes);
 
     if (m->n_needed == 0) {
         return;
     }
+    n_servers = cluster_attached(&m->cluster, servers);
     rows = mem_alloc(MANAGER_VIEWS_MAX * sizeof(*rows));
     for (uint32_t p = 0; p < h->n_partitions && n < MANAGER_VIEWS_MAX; p++) {
         if (m->needs[p].needed) {
-            seal_ask(m, &h->rows[p]);
-            n += view_next(m, &h->rows[p], &rows[n]);
+            const struct view_row *row = &h->rows[p];
+            seal_ask(m, row);
+            n += view_next(m, row,
+                           placement_primary((uint16_t) p, h->n_partitions, servers, n_servers,
+                                             row->members, row->n_members),
+                           &rows[n]);
         }
     }
     if (n > 0 && m->views_tag == 0) {
@@ -398,6 +405,33 @@ static bool is_wanted(const struct manager_event *e, const struct hashspace_serv
     return e->attach.n == 0;
 }
 
+/* NULL, or why this name does not name one server (in `text`). */
+static const char *name_refuses(const struct manager *m, const char *name, char *text,
+                                size_t text_bytes)
+{
+    const struct hashspace *h = &m->cluster.space;
+    uint32_t known = 0;
+    uint32_t up = 0;
+
+    for (uint32_t i = 0; i < h->n_servers; i++) {
+        bool same = strcmp(h->servers[i].name, name) == 0;
+        known += same;
+        up += same && manager_server_is_up(m, i + 1);
+    }
+    if (known == 0) {
+        snprintf(text, text_bytes, "no server is called \"%s\"; `kumoctl status` lists them", name);
+        return text;
+    }
+    if (up > 1) {
+        snprintf(
+            text, text_bytes,
+            "%u servers are called \"%s\": give each a name of its own (name = in server.conf)", up,
+            name);
+        return text;
+    }
+    return NULL;
+}
+
 /* NULL, or why these servers can't be attached (in `text`). Fills servers[]. */
 static const char *attach_choose(const struct manager *m, const struct manager_event *e,
                                  uint32_t *servers, uint32_t *ret_n, char *text, size_t text_bytes)
@@ -406,19 +440,13 @@ static const char *attach_choose(const struct manager *m, const struct manager_e
 
     *ret_n = 0;
     if (h->n_partitions > 0 && h->rows[0].view > 0) {
-        return "the partitions are placed already; moving them to further servers is not possible "
-               "in "
-               "this version";
+        return "the partitions are placed already, and this version can't move them to other "
+               "servers";
     }
     for (uint32_t i = 0; i < e->attach.n; i++) {
-        bool known = false;
-        for (uint32_t j = 0; j < h->n_servers; j++) {
-            known = known || strcmp(h->servers[j].name, e->attach.names[i]) == 0;
-        }
-        if (!known) {
-            snprintf(text, text_bytes, "no server is called \"%s\"; `kumoctl status` lists them",
-                     e->attach.names[i]);
-            return text;
+        const char *why = name_refuses(m, e->attach.names[i], text, text_bytes);
+        if (why) {
+            return why;
         }
     }
     for (uint32_t i = 0; i < h->n_servers; i++) {
@@ -536,6 +564,20 @@ static void request_done(struct manager *m, const struct request *q, uint64_t in
     }
 }
 
+static const char *failure_text(int status)
+{
+    switch (status) {
+    case -EAGAIN:
+        return "this manager does not lead";
+    case -EREMOTEIO:
+        return "outcome unknown: the manager lost its lead";
+    case -ENOSPC:
+        return "nothing was done: the manager's disk is full";
+    default:
+        return "nothing was done: the manager's log takes no more now";
+    }
+}
+
 static void on_done(struct manager *m, const struct manager_event *e)
 {
     if (e->done.tag == m->views_tag) {
@@ -550,9 +592,7 @@ static void on_done(struct manager *m, const struct manager_event *e)
         if (e->done.status == 0) {
             request_done(m, q, e->done.index);
         } else {
-            refuse(m, q->conn, q->request,
-                   e->done.status == -EAGAIN ? "this manager does not lead"
-                                             : "outcome unknown: the manager lost its lead");
+            refuse(m, q->conn, q->request, failure_text(e->done.status));
         }
         request_free(m, q);
     }

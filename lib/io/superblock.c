@@ -29,7 +29,7 @@ static int path_of(const char *dir, const char *name, char out[PATH_MAX])
 
 static void encode(struct buf *b, const struct superblock *s)
 {
-    mp_put_array(b, 9);
+    mp_put_array(b, 11);
     mp_put_bin(b, s->server_id, UUID_BYTES);
     mp_put_bin(b, s->cluster_id, UUID_BYTES);
     mp_put_uint(b, s->server);
@@ -39,6 +39,8 @@ static void encode(struct buf *b, const struct superblock *s)
     mp_put_uint(b, s->random);
     mp_put_uint(b, s->start);
     mp_put_uint(b, s->first_segment);
+    mp_put_bool(b, s->sent);
+    mp_put_uint(b, s->prior);
 }
 
 static int decode(const uint8_t *p, size_t bytes, struct superblock *ret)
@@ -46,7 +48,7 @@ static int decode(const uint8_t *p, size_t bytes, struct superblock *ret)
     struct mp_reader r = mp_reader_of(p, bytes);
     struct superblock s;
 
-    if (mp_get_array(&r) < 9) {
+    if (mp_get_array(&r) < 11) {
         return -EBADMSG;
     }
     mp_get_bin_exact(&r, s.server_id, UUID_BYTES);
@@ -58,6 +60,8 @@ static int decode(const uint8_t *p, size_t bytes, struct superblock *ret)
     s.random = mp_get_uint(&r);
     s.start = mp_get_uint(&r);
     s.first_segment = (uint32_t) mp_get_uint_max(&r, UINT32_MAX);
+    s.sent = mp_get_bool(&r);
+    s.prior = mp_get_uint(&r);
     if (r.failed) {
         return -EBADMSG;
     }

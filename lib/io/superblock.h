@@ -6,6 +6,8 @@
 #include "io/io_error.h"
 #include "wire/msg.h"
 
+#include <stdbool.h>
+
 struct superblock {
     uint8_t server_id[UUID_BYTES];  /* made at first start */
     uint8_t cluster_id[UUID_BYTES]; /* zeros until a manager accepted it */
@@ -14,6 +16,8 @@ struct superblock {
     uint64_t accepted;              /* counter of the last accepted incarnation */
     uint64_t counter;       /* incarnation of this process: accepted + 1 until it is accepted… */
     uint64_t random;        /* …and its other half */
+    bool sent;              /* a manager may have seen that pair… */
+    uint64_t prior;         /* …then the next start tells it as the one before its own; 0: none */
     uint64_t start;         /* counts the starts */
     uint32_t first_segment; /* lowest segment number of this start */
 };

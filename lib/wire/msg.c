@@ -144,18 +144,19 @@ void msg_get_sealed(struct mp_reader *r, struct msg_sealed *ret)
 
 void msg_put_register(struct buf *b, const struct msg_register *m)
 {
-    mp_put_array(b, 6);
+    mp_put_array(b, 7);
     mp_put_bin(b, m->server_id, UUID_BYTES);
     mp_put_uint(b, m->counter);
     mp_put_uint(b, m->random);
     mp_put_uint(b, m->shards);
     mp_put_str(b, m->name);
     mp_put_str(b, m->address);
+    mp_put_uint(b, m->prior);
 }
 
 void msg_get_register(struct mp_reader *r, struct msg_register *ret)
 {
-    uint32_t left = array_begin(r, 6);
+    uint32_t left = array_begin(r, 7);
 
     mp_get_bin_exact(r, ret->server_id, UUID_BYTES);
     ret->counter = mp_get_uint(r);
@@ -163,6 +164,7 @@ void msg_get_register(struct mp_reader *r, struct msg_register *ret)
     ret->shards = (uint32_t) mp_get_uint_max(r, SHARDS_MAX);
     mp_get_str(r, ret->name, sizeof(ret->name));
     mp_get_str(r, ret->address, sizeof(ret->address));
+    ret->prior = mp_get_uint(r);
     array_end(r, left);
     if (ret->shards == 0 || ret->name[0] == 0 || ret->address[0] == 0) {
         r->failed = true;
@@ -216,7 +218,7 @@ void msg_get_op(struct mp_reader *r, size_t value_bytes_max, struct op *ret)
     ret->code = (uint8_t) mp_get_uint_max(r, _OP_CODE_MAX - 1);
     ret->key = mp_get_bin(r, ENTRY_KEY_BYTES_MAX, &n);
     ret->key_len = (uint8_t) n;
-    if (ret->code == 0 || (ret->key_len == 0 && ret->code != OP_FLUSH)) {
+    if (ret->code == 0 || (ret->key_len == 0) != (ret->code == OP_FLUSH)) {
         r->failed = true;
     }
     if (ret->code != OP_GET) {

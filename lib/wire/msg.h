@@ -45,7 +45,7 @@ enum msg_method {
     MSG_TABLE,        /* anyone, request: [] -> struct hashspace's encoding; subscribes to
                          MSG_TABLE_CHANGED */
     MSG_SESSION,      /* gateway, request: [] -> [session] (R12) */
-    MSG_STATUS,       /* kumoctl, request: [] -> [map] */
+    MSG_STATUS,       /* kumoctl, request: [] -> struct status (wire/status.h) */
     MSG_ATTACH,       /* kumoctl, request: [array of names; empty = all new servers] -> [text] */
 
     /* from a manager, on connections which the other side opened */
@@ -132,6 +132,8 @@ struct msg_register {
     uint8_t server_id[UUID_BYTES];
     uint64_t counter;
     uint64_t random;
+    uint64_t prior; /* random number of an earlier start with this counter, whose acceptance may
+                       have been lost; 0 */
     uint32_t shards;
     char name[NAME_BYTES_MAX];
     char address[ADDRESS_BYTES_MAX];

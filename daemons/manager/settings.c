@@ -1,0 +1,60 @@
+#include "settings.h"
+
+#include "core/cluster.h"
+#include "io/log.h"
+
+static bool check_partitions(const void *target, struct io_error *error)
+{
+    uint64_t n = *(const uint64_t *) target;
+
+    if ((n & (n - 1)) != 0) {
+        io_error_set(error, 0, "this is no power of two; allowed: 1, 2, 4, 8, ... %u",
+                     PARTITIONS_MAX);
+        return false;
+    }
+    return true;
+}
+
+static const struct conf_option settings_options[] = {
+    { .key = "listen",
+      .type = CONF_LIST,
+      .offset = offsetof(struct settings, listen),
+      .default_value = "127.0.0.1:19700",
+      .help = "addresses to listen on, with port" },
+    { .key = "data-dir",
+      .type = CONF_STRING,
+      .offset = offsetof(struct settings, data_dir),
+      .min = 1,
+      .default_value = "/var/lib/kumofs/manager",
+      .help = "where the Raft log and its snapshots are kept" },
+    { .key = "partitions",
+      .type = CONF_UINT,
+      .offset = offsetof(struct settings, partitions),
+      .min = 1,
+      .max = PARTITIONS_MAX,
+      .default_value = "1024",
+      .help = "pieces of the hash space, a power of two; counts when the cluster is made",
+      .check = check_partitions },
+    { .key = "replicas",
+      .type = CONF_UINT,
+      .offset = offsetof(struct settings, replicas),
+      .min = 1,
+      .max = REPLICAS_MAX,
+      .default_value = "3",
+      .help = "copies of each record; counts when the cluster is made" },
+    { .key = "log-level",
+      .type = CONF_ENUM,
+      .offset = offsetof(struct settings, log_level),
+      .default_value = "info",
+      .help = "how much is logged",
+      .names = log_level_names },
+    { 0 },
+};
+
+const struct conf_program settings_program = {
+    .name = "kumo-manager",
+    .summary = "Owns the hash space of a kumofs cluster: which server holds which partition.",
+    .version = KUMO_VERSION,
+    .default_path = "/etc/kumofs/manager.conf",
+    .options = settings_options,
+};

@@ -1,0 +1,19 @@
+/* Options of kumo-manager: conf/manager.conf has each of them with its meaning. */
+#pragma once
+
+#include "io/conf.h"
+
+#define MANAGER_PORT 19700
+
+struct settings {
+    struct conf_list listen;
+    char *data_dir;
+    uint64_t partitions;
+    uint64_t replicas;
+    int log_level; /* enum log_level */
+
+    int argc; /* for reloading */
+    char **argv;
+};
+
+extern const struct conf_program settings_program;
