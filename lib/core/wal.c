@@ -297,6 +297,28 @@ static void segment_scan(struct checker *c, struct wal_segment *s)
     }
 }
 
+static bool holds_groups(const struct wal_segment *s, uint32_t segment_crc)
+{
+    struct group_head h;
+
+    for (size_t at = SEGMENT_HEAD_BYTES; at + GROUP_HEAD_BYTES <= s->bytes; at++) {
+        if (group_head_decode(s->data + at, s->bytes - at, segment_crc, &h) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Was there a head once, in this file whose head can't be read? Groups continue the checksum of
+ * their head: if one fits the checksum that stands there, or the one that the head has now, then
+ * the head was written, and is rotten. In a torn first write none fits: head and first group head
+ * lie in one sector. */
+static bool head_is_rotten(const struct wal_segment *s)
+{
+    return s->bytes > SEGMENT_HEAD_BYTES && (holds_groups(s, segment_head_crc_stored(s->data)) ||
+                                             holds_groups(s, segment_head_crc_computed(s->data)));
+}
+
 /* A segment without a head is a file that was never synced, of the newest start: or it is rot. */
 static int headless_judge(struct checker *c, const struct wal_segment *s)
 {
@@ -304,11 +326,11 @@ static int headless_judge(struct checker *c, const struct wal_segment *s)
     struct position at = { .segment = s->number };
     struct stream *st;
 
+    if (head_is_rotten(s) || (h->segment != 0 && s->number < h->first)) {
+        return damage(c, at, "its head can't be read");
+    }
     if (h->segment == 0) {
         return 0; /* nothing readable at all: a first start that never synced */
-    }
-    if (s->number < h->first) {
-        return damage(c, at, "its head can't be read");
     }
     st = stream_find(c, h->start, (s->number - h->first) % h->shards);
     if (st->bad.segment == 0) {

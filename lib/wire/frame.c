@@ -9,6 +9,16 @@
 #define SEGMENT_MAGIC "KUMOSEG\n"
 #define GROUP_MAGIC   0x50524b47u /* "GKRP" */
 
+uint32_t segment_head_crc_stored(const uint8_t *p)
+{
+    return bytes_get_u32(p + 8);
+}
+
+uint32_t segment_head_crc_computed(const uint8_t *p)
+{
+    return crc32c(0, p + 12, SEGMENT_HEAD_BYTES - 12);
+}
+
 void segment_head_encode(struct segment_head *h, uint8_t out[SEGMENT_HEAD_BYTES])
 {
     memset(out, 0, SEGMENT_HEAD_BYTES);
@@ -23,7 +33,7 @@ void segment_head_encode(struct segment_head *h, uint8_t out[SEGMENT_HEAD_BYTES]
     bytes_put_u32(out + 56, h->first);
     bytes_put_u32(out + 60, h->prev_end.segment);
     bytes_put_u32(out + 64, h->prev_end.offset);
-    h->crc = crc32c(0, out + 12, SEGMENT_HEAD_BYTES - 12);
+    h->crc = segment_head_crc_computed(out);
     bytes_put_u32(out + 8, h->crc);
 }
 
@@ -32,7 +42,7 @@ int segment_head_decode(const uint8_t *p, size_t bytes, struct segment_head *ret
     struct segment_head h;
 
     if (bytes < SEGMENT_HEAD_BYTES || memcmp(p, SEGMENT_MAGIC, 8) != 0 ||
-        crc32c(0, p + 12, SEGMENT_HEAD_BYTES - 12) != bytes_get_u32(p + 8)) {
+        segment_head_crc_computed(p) != segment_head_crc_stored(p)) {
         return -EBADMSG;
     }
     if (bytes_get_u32(p + 12) != SEGMENT_VERSION) {
@@ -45,7 +55,7 @@ int segment_head_decode(const uint8_t *p, size_t bytes, struct segment_head *ret
         .partitions = bytes_get_u32(p + 28),
         .start = bytes_get_u64(p + 32),
         .first = bytes_get_u32(p + 56),
-        .crc = bytes_get_u32(p + 8),
+        .crc = segment_head_crc_stored(p),
         .prev_end = { bytes_get_u32(p + 60), bytes_get_u32(p + 64) },
     };
     memcpy(h.server_id, p + 40, 16);

@@ -93,6 +93,11 @@ void segment_head_encode(struct segment_head *h, uint8_t out[SEGMENT_HEAD_BYTES]
 /* -EBADMSG: no such head. -EPROTONOSUPPORT: of a newer version. */
 int segment_head_decode(const uint8_t *p, size_t bytes, struct segment_head *ret);
 
+/* Of SEGMENT_HEAD_BYTES that segment_head_decode refuses: the checksum that stands there, and the
+ * one that they have. */
+uint32_t segment_head_crc_stored(const uint8_t *p);
+uint32_t segment_head_crc_computed(const uint8_t *p);
+
 /* segment_crc: of the segment's head. */
 void group_head_encode(const struct group_head *h, uint32_t segment_crc,
                        uint8_t out[GROUP_HEAD_BYTES]);

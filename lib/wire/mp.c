@@ -410,6 +410,9 @@ int64_t mp_scan(struct mp_scan *s, const uint8_t *p, size_t bytes, size_t bytes_
     if (s->items == 0) {
         return (int64_t) s->offset;
     }
+    if (bytes >= bytes_max) { /* a head is cut by the limit */
+        return -EMSGSIZE;
+    }
     if (ret_need) {
         *ret_need = bytes + 1;
     }

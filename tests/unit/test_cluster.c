@@ -179,6 +179,29 @@ static void test_register(void **state)
 }
 
 /* A server that moves keeps its number, its state and its partitions. */
+/* The acceptance of a first try may be lost with the process: its next start proves itself by the
+ * random number before. A copy that was made then can do so only as long as nobody else has. */
+static void test_register_lost_acceptance(void **state)
+{
+    struct rig *g = *state;
+    struct msg_register original = registration(1, 6, 700);
+    struct msg_register copy = registration(1, 6, 800);
+
+    form(g, N_PARTITIONS, 3);
+    enrol(g, 1, 5, 500);
+    enrol(g, 1, 6, 600);
+    assert_non_null(cluster_refuses(&g->c, &original));
+    original.prior = copy.prior = 600;
+    assert_null(cluster_refuses(&g->c, &original));
+    cluster_put_register(&g->command, &original);
+    apply(g);
+    assert_int_equal(g->c.servers[0].random, 700);
+    assert_null(cluster_refuses(&g->c, &original)); /* the same process comes again */
+    assert_non_null(cluster_refuses(&g->c, &copy));
+    copy.prior = 0;
+    assert_non_null(cluster_refuses(&g->c, &copy));
+}
+
 static void test_register_moved(void **state)
 {
     struct rig *g = three(state);
@@ -432,6 +455,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_form, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_register, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_register_lost_acceptance, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_register_moved, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_attach, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_views, set_up, tear_down),
