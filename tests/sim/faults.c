@@ -1,0 +1,160 @@
+/* What goes wrong, drawn from the seed: each seed draws which faults there are and how often. */
+#include "sim/sim.h"
+
+#define RESTART_MAX_USEC (3 * USEC_PER_SEC)
+
+static struct server *server_draw(struct sim *s)
+{
+    return &s->servers[sim_between(s, 0, s->setup.servers - 1)];
+}
+
+static void boots(struct sim *s, struct event *e)
+{
+    struct server *sv = e->who;
+
+    sv->restart_due = false;
+    if (!sv->process.alive) {
+        server_boot(s, sv);
+    }
+}
+
+static void restart_plan(struct sim *s, struct server *sv)
+{
+    uint64_t delay = sim_chance(s, 1, 2) ? sim_between(s, 0, 200) * USEC_PER_MSEC
+                                         : sim_between(s, 0, RESTART_MAX_USEC);
+
+    if (!sv->restart_due) {
+        sv->restart_due = true;
+        sim_after(s, delay, NULL, boots, sv, 0, NULL);
+    }
+}
+
+void faults_crash(struct sim *s, struct server *sv, bool power)
+{
+    server_crash(s, sv, power);
+    restart_plan(s, sv);
+}
+
+static void crash(struct sim *s, struct server *sv, bool power)
+{
+    if (sim_chance(s, 1, 2)) {
+        sv->doom = (uint32_t) sim_between(s, 1, 20);
+    } else {
+        faults_crash(s, sv, power);
+    }
+}
+
+static void crash_all(struct sim *s)
+{
+    for (uint32_t i = 0; i < s->setup.servers; i++) {
+        faults_crash(s, &s->servers[i], true);
+    }
+    if (sim_chance(s, 1, 2)) {
+        managers_crash(s);
+    }
+}
+
+static struct link *link_draw(struct sim *s)
+{
+    struct link *l = NULL;
+
+    for (unsigned i = 0; i < 200 && (!l || l->conn == 0); i++) {
+        l = &s->links[sim_between(s, 0, s->n_links - 1)];
+    }
+    return l;
+}
+
+/* One direction of a connection stands still for a while. */
+static void stall(struct sim *s)
+{
+    struct link *l = link_draw(s);
+    uint64_t until = s->now_usec + sim_between(s, 10, 2500) * USEC_PER_MSEC;
+    unsigned side = sim_chance(s, 1, 2);
+
+    if (l->last_usec[side] < until) {
+        l->last_usec[side] = until;
+    }
+}
+
+static void pause_one(struct sim *s)
+{
+    struct process *p = sim_chance(s, 1, 5) ? &s->manager.process : &server_draw(s)->process;
+
+    if (p->alive) {
+        p->paused_until_usec = s->now_usec + sim_between(s, 10, 3000) * USEC_PER_MSEC;
+        sim_trace(s, "a %s is paused until %llu ms", p->name,
+                  (unsigned long long) (p->paused_until_usec / USEC_PER_MSEC));
+    }
+}
+
+static void strike(struct sim *s, enum fault f)
+{
+    switch (f) {
+    case FAULT_KILL:
+        crash(s, server_draw(s), false);
+        return;
+    case FAULT_POWER:
+        crash(s, server_draw(s), true);
+        return;
+    case FAULT_POWER_ALL:
+        crash_all(s);
+        return;
+    case FAULT_BREAK:
+        net_break(s, link_draw(s), sim_between(s, 0, 1000) * USEC_PER_MSEC);
+        return;
+    case FAULT_STALL:
+        stall(s);
+        return;
+    case FAULT_PAUSE:
+        pause_one(s);
+        return;
+    case FAULT_CLOCK:
+        server_draw(s)->clock_skew_usec += (int64_t) sim_between(s, 0, 4 * USEC_PER_SEC) - 2000000;
+        return;
+    case FAULT_MANAGER_KILL:
+        managers_crash(s);
+        return;
+    case FAULT_MANAGER_FLIP:
+        managers_flip(s);
+        return;
+    case FAULT_CLIENT_KILL:
+        client_crash(s, &s->clients[sim_between(s, 0, s->setup.clients - 1)]);
+        return;
+    default:
+        return;
+    }
+}
+
+static void strikes(struct sim *s, struct event *e)
+{
+    enum fault f = (enum fault) e->number;
+
+    if (s->healed) {
+        return;
+    }
+    s->counts.faults[f]++;
+    strike(s, f);
+    sim_after(s, sim_between(s, 0, 2 * s->setup.fault_usec[f]), NULL, strikes, NULL, f, NULL);
+}
+
+void faults_begin(struct sim *s)
+{
+    for (unsigned f = 0; f < _FAULT_MAX; f++) {
+        if (s->setup.fault_usec[f] > 0) {
+            sim_after(s, sim_between(s, 0, 2 * s->setup.fault_usec[f]), NULL, strikes, NULL, f,
+                      NULL);
+        }
+    }
+}
+
+void faults_heal(struct sim *s)
+{
+    s->healed = true;
+    s->setup.slow_syncs = false;
+    s->manager.process.paused_until_usec = 0;
+    for (uint32_t i = 0; i < s->setup.servers; i++) {
+        s->servers[i].process.paused_until_usec = 0;
+        s->servers[i].doom = 0;
+        restart_plan(s, &s->servers[i]);
+    }
+}

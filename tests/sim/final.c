@@ -1,0 +1,92 @@
+/* What is checked once, at the end, when everything was healed and is quiet. */
+#include "sim/sim.h"
+
+#include <errno.h>
+
+typedef unsigned long long llu;
+
+/* The record's bytes are where the index points. */
+static void record_check(struct sim *s, const struct server *sv, const struct key *k,
+                         const struct index_record *rec)
+{
+    const uint8_t *p = disk_read(&sv->disk, rec->at, rec->bytes);
+    struct entry e;
+
+    if (!p || entry_decode(p, rec->bytes, &e) < 0 || e.name.seq != rec->seq ||
+        e.key_len != k->name_len || memcmp(e.key, k->name, k->name_len) != 0) {
+        sim_fail(s, "server %u: the record of key %s is not where the index points", sv->index + 1,
+                 k->name);
+    }
+}
+
+static void keys_equal(struct sim *s, const struct server *a, const struct server *b)
+{
+    for (size_t i = 0; i < s->n_keys && !s->failed; i++) {
+        const struct key *k = s->keys[i];
+        const uint8_t *name = (const uint8_t *) k->name;
+        struct index_record x = { 0 };
+        struct index_record y = { 0 };
+        int in_a;
+        int in_b;
+        if (!check_is_member(s, a, k->partition) || !check_is_member(s, b, k->partition)) {
+            continue;
+        }
+        in_a = shard_record(a->shards[k->partition % a->n_shards].shard, name, k->name_len, &x);
+        in_b = shard_record(b->shards[k->partition % b->n_shards].shard, name, k->name_len, &y);
+        if (in_a != in_b || x.seq != y.seq || x.kind != y.kind || x.bytes != y.bytes) {
+            sim_fail(s,
+                     "I6: key %s of partition %u is seq %llu at server %u and seq %llu at "
+                     "server %u",
+                     k->name, k->partition, (llu) x.seq, a->index + 1, (llu) y.seq, b->index + 1);
+        } else if (in_a == 0) {
+            record_check(s, a, k, &x);
+        }
+    }
+}
+
+static void commits_equal(struct sim *s, const struct server *a, const struct server *b)
+{
+    for (uint32_t p = 0; p < s->setup.partitions && !s->failed; p++) {
+        struct replica_info x;
+        struct replica_info y;
+        if (!check_is_member(s, a, (uint16_t) p) || !check_is_member(s, b, (uint16_t) p) ||
+            shard_replica_info(a->shards[p % a->n_shards].shard, (uint16_t) p, &x) < 0 ||
+            shard_replica_info(b->shards[p % b->n_shards].shard, (uint16_t) p, &y) < 0) {
+            continue;
+        }
+        if (!name_equal(x.commit, y.commit) || !name_equal(x.last, y.last)) {
+            sim_fail(s,
+                     "partition %u is quiet, but server %u has committed %llu of %llu, and "
+                     "server %u %llu of %llu",
+                     p, a->index + 1, (llu) x.commit.seq, (llu) x.last.seq, b->index + 1,
+                     (llu) y.commit.seq, (llu) y.last.seq);
+        }
+    }
+}
+
+void check_equal(struct sim *s)
+{
+    for (uint32_t i = 0; i < s->setup.servers; i++) {
+        for (uint32_t j = 0; j < s->setup.servers && !s->failed; j++) {
+            commits_equal(s, &s->servers[i], &s->servers[j]);
+            keys_equal(s, &s->servers[i], &s->servers[j]);
+        }
+    }
+}
+
+void check_histories(struct sim *s)
+{
+    for (size_t i = 0; i < s->n_keys && !s->failed; i++) {
+        struct key *k = s->keys[i];
+        struct lin_report r;
+        enum lin_verdict v = lin_check(k->ops, k->n, &r);
+        s->counts.configurations += r.visited;
+        if (v != LIN_OK) {
+            sim_fail(s, "what clients saw of key %s (partition %u) is impossible: %s", k->name,
+                     k->partition, r.why);
+            s->bad_key = k;
+            s->bad_begin = r.begin;
+            s->bad_end = r.end;
+        }
+    }
+}

@@ -1,0 +1,217 @@
+/* Bugs that can be switched on, to see that the simulator finds them. */
+#include "sim/sim.h"
+
+#include "base/mem.h"
+#include "core/index_map.h"
+
+#include <stdlib.h>
+
+const char *const plant_names[_PLANT_MAX] = {
+    [PLANT_ANSWER_BEFORE_OWN_SYNC] = "answer-before-own-sync",
+    [PLANT_ACK_BEFORE_SYNC] = "ack-before-sync",
+    [PLANT_ACK_BEFORE_RECEIPT] = "ack-before-receipt",
+    [PLANT_FORGET_VIEW] = "forget-view",
+    [PLANT_NO_SYNC_AT_START] = "no-sync-at-start",
+    [PLANT_KEEP_TORN_TAIL] = "keep-torn-tail",
+    [PLANT_NO_FOLDER_SYNC] = "no-folder-sync",
+    [PLANT_RETRY_AS_NEW] = "retry-as-new",
+    [PLANT_COMMIT_BEFORE_ACKS] = "commit-before-acks",
+    [PLANT_READ_FROM_SECONDARY] = "read-from-secondary",
+    [PLANT_INDEX_FORGETS] = "index-forgets",
+    [PLANT_NEVER_ACCUSE] = "never-accuse",
+};
+
+const char *const plant_stories[_PLANT_MAX] = {
+    [PLANT_ANSWER_BEFORE_OWN_SYNC] = "the primary counts its own log before it is durable (R2)",
+    [PLANT_ACK_BEFORE_SYNC] = "a secondary acks what it has not synced (R2)",
+    [PLANT_ACK_BEFORE_RECEIPT] = "the primary counts a secondary as soon as it has sent (R2)",
+    [PLANT_FORGET_VIEW] = "views are not read back at a start (R4)",
+    [PLANT_NO_SYNC_AT_START] = "what a killed process left in the page cache counts as durable",
+    [PLANT_KEEP_TORN_TAIL] = "a start does not cut the torn tail",
+    [PLANT_NO_FOLDER_SYNC] = "the folder is not synced when a segment is created",
+    [PLANT_RETRY_AS_NEW] = "a retry has a number of its own (R12)",
+    [PLANT_COMMIT_BEFORE_ACKS] = "secondaries are told of commits when entries are prepared (R2)",
+    [PLANT_READ_FROM_SECONDARY] = "a read is answered from what a secondary has committed (R10)",
+    [PLANT_INDEX_FORGETS] = "the index loses a record now and then",
+    [PLANT_NEVER_ACCUSE] = "a restarted server asks for no view (R6)",
+};
+
+/* ---- acks ---- */
+
+static void forged_ack(struct sim *s, struct event *e)
+{
+    struct message *m = e->data;
+
+    shard_run(s, e->who, &m->event);
+}
+
+/* The primary counts a secondary as soon as it sends. */
+static void ack_forge(struct sim *s, struct shard_process *sp, const struct msg_prepare *p,
+                      uint32_t to)
+{
+    struct message *m = shard_message(SHARD_ACK, 0);
+    struct entry e = { 0 };
+
+    (void) entry_decode_trusted(p->entry, p->entry_bytes, &e);
+    m->event.from = to;
+    m->event.note = (struct msg_at){ e.partition, p->view, e.name.seq };
+    sim_after(s, 1, &sp->server->process, forged_ack, sp, 0, m);
+}
+
+void plant_sending(struct sim *s, struct shard_process *sp, struct message *m, uint32_t to)
+{
+    struct entry e = { 0 };
+
+    if (s->o->plant == PLANT_ACK_BEFORE_RECEIPT) {
+        ack_forge(s, sp, &m->event.prepare, to);
+    } else if (s->o->plant == PLANT_COMMIT_BEFORE_ACKS) {
+        (void) entry_decode_trusted(m->bytes, m->n, &e);
+        m->event.prepare.commit_seq = e.name.seq - (e.name.seq > 0);
+    }
+}
+
+/* The secondary acks what it has taken and not yet synced. */
+void plant_taken(struct sim *s, struct shard_process *sp, const struct shard_event *prepare)
+{
+    const struct msg_prepare *p = &prepare->prepare;
+    struct replica_info info;
+    struct message *m;
+    struct entry e;
+
+    if (s->o->plant != PLANT_ACK_BEFORE_SYNC ||
+        shard_replica_info(sp->shard, p->partition, &info) < 0 ||
+        entry_decode_trusted(p->entry, p->entry_bytes, &e) < 0 || info.state != REPLICA_SECONDARY ||
+        info.view != p->view || info.last.seq < e.name.seq) {
+        return;
+    }
+    m = shard_message(SHARD_ACK, 0);
+    m->event.note = (struct msg_at){ e.partition, info.view, e.name.seq };
+    shard_send(s, sp, prepare->from, e.partition, m);
+}
+
+/* ---- reads ---- */
+
+static const struct server *secondary_draw(struct sim *s, const struct server *not_this,
+                                           uint16_t partition)
+{
+    const struct server *sv = &s->servers[sim_between(s, 0, s->setup.servers - 1)];
+
+    return sv != not_this && sv->process.alive && sv->shards[0].shard &&
+                   check_is_member(s, sv, partition)
+               ? sv
+               : NULL;
+}
+
+static bool read_elsewhere(struct sim *s, struct link *l, struct shard_process *sp,
+                           const struct message *m)
+{
+    const struct op *op = &m->event.op.op;
+    uint16_t partition =
+        hashspace_partition_of_hash(hashspace_hash(op->key, op->key_len), s->setup.partitions);
+    const struct server *sv = secondary_draw(s, sp->server, partition);
+    struct index_record rec;
+    struct message *answer;
+    struct replica_info info;
+    struct entry e;
+
+    if (!sv || op->code != OP_GET || shard_replica_info(sp->shard, partition, &info) < 0 ||
+        info.state != REPLICA_PRIMARY ||
+        shard_record(sv->shards[partition % sv->n_shards].shard, op->key, op->key_len, &rec) < 0 ||
+        rec.kind != ENTRY_SET ||
+        entry_decode(disk_read(&sv->disk, rec.at, rec.bytes), rec.bytes, &e) < 0) {
+        return false;
+    }
+    answer = message_new(MESSAGE_RESULT, e.value_len);
+    answer->result = (struct result){
+        .id = op->id, .code = RESULT_VALUE, .flags = e.flags, .cas = e.cas, .value_len = e.value_len
+    };
+    memcpy(answer->bytes, e.value, e.value_len);
+    answer->result.value = answer->bytes;
+    net_send(s, l, 1, answer);
+    return true;
+}
+
+bool plant_receive(struct sim *s, struct link *l, struct shard_process *sp, struct message *m)
+{
+    if (s->o->plant == PLANT_READ_FROM_SECONDARY && m->event.kind == SHARD_OP) {
+        return read_elsewhere(s, l, sp, m);
+    }
+    return false;
+}
+
+/* ---- an index that forgets ---- */
+
+struct plant_index {
+    struct index base;
+    struct index *real;
+    struct sim *s;
+};
+
+static int forgetful_get(struct index *x, const uint8_t *key, size_t key_len,
+                         struct index_record *ret)
+{
+    struct index *real = ((struct plant_index *) x)->real;
+
+    return real->ops->get(real, key, key_len, ret);
+}
+
+static int forgetful_put(struct index *x, const uint8_t *key, size_t key_len,
+                         const struct index_record *rec)
+{
+    struct plant_index *p = (struct plant_index *) x;
+
+    return sim_chance(p->s, 1, 1000) ? 0 : p->real->ops->put(p->real, key, key_len, rec);
+}
+
+static void forgetful_drop(struct index *x, const uint8_t *key, size_t key_len)
+{
+    struct index *real = ((struct plant_index *) x)->real;
+
+    real->ops->drop(real, key, key_len);
+}
+
+static void forgetful_walk(struct index *x, index_walk_fn fn, void *ctx)
+{
+    struct index *real = ((struct plant_index *) x)->real;
+
+    real->ops->walk(real, fn, ctx);
+}
+
+static uint64_t forgetful_count(const struct index *x)
+{
+    const struct index *real = ((const struct plant_index *) x)->real;
+
+    return real->ops->count(real);
+}
+
+static void forgetful_free(struct index *x)
+{
+    struct index *real = ((struct plant_index *) x)->real;
+
+    real->ops->free(real);
+    free(x);
+}
+
+static const struct index_ops forgetful_ops = {
+    .get = forgetful_get,
+    .put = forgetful_put,
+    .drop = forgetful_drop,
+    .walk = forgetful_walk,
+    .count = forgetful_count,
+    .free = forgetful_free,
+};
+
+int plant_index_open(void *ctx, uint16_t partition, struct index **ret)
+{
+    struct sim *s = ctx;
+    struct plant_index *p;
+
+    if (s->o->plant != PLANT_INDEX_FORGETS) {
+        return index_map_open(NULL, partition, ret);
+    }
+    p = mem_zalloc(1, sizeof(*p));
+    p->base.ops = &forgetful_ops;
+    p->s = s;
+    *ret = &p->base;
+    return index_map_open(NULL, partition, &p->real);
+}

@@ -1,0 +1,472 @@
+/* A running server: its shards, their turns and syncs, and what their actions do. */
+#include "sim/sim.h"
+
+#include "base/mem.h"
+
+#include <stdlib.h>
+
+#define TURN_MAX_USEC 300 /* what arrives within it becomes one write */
+
+struct server *server_of_number(struct sim *s, uint32_t number)
+{
+    for (uint32_t i = 0; i < s->setup.servers; i++) {
+        if (s->servers[i].super.number == number && number != 0) {
+            return &s->servers[i];
+        }
+    }
+    return NULL;
+}
+
+static struct shard_clock clock_of(const struct sim *s, const struct server *sv)
+{
+    int64_t drift = (int64_t) s->now_usec * sv->clock_drift_ppm / 1000000;
+
+    return (struct shard_clock){
+        .boot_usec = s->now_usec + sv->boot_offset_usec,
+        .real_usec = (uint64_t) ((int64_t) (UINT64_C(1700000000) * USEC_PER_SEC + s->now_usec) +
+                                 sv->clock_skew_usec + drift),
+    };
+}
+
+/* ---- syncs: one in flight per shard, the next covers all that came meanwhile ---- */
+
+static void synced(struct sim *s, struct event *e);
+
+static void sync_begin(struct sim *s, struct shard_process *sp, uint64_t group)
+{
+    uint64_t delay = sim_between(s, 50, s->setup.sync_max_usec);
+
+    if (s->setup.slow_syncs && sim_chance(s, 1, 200)) {
+        delay += sim_between(s, 0, 1500) * USEC_PER_MSEC;
+    }
+    sp->syncing = true;
+    sp->sync_group = group;
+    memcpy(sp->syncing_view, sp->written_view, sizeof(sp->syncing_view));
+    disk_sync_begin(&sp->server->disk, sp->index);
+    sim_after(s, delay, &sp->server->process, synced, sp, group, NULL);
+}
+
+static void held_release(struct sim *s, struct shard_process *sp)
+{
+    for (size_t i = 0; i < sp->n_held; i++) {
+        net_send(s, sp->held_links[i], net_side(sp->held_links[i], END_SHARD, sp->server->index),
+                 sp->held[i]);
+    }
+    sp->n_held = 0;
+}
+
+static void synced(struct sim *s, struct event *e)
+{
+    struct shard_process *sp = e->who;
+    uint64_t next = sp->queued_group;
+
+    s->counts.syncs++;
+    disk_sync_end(&sp->server->disk, sp->index, s->o->plant != PLANT_NO_FOLDER_SYNC);
+    sp->syncing = false;
+    check_synced(s, sp);
+    if (next != 0) {
+        sp->queued_group = 0;
+        sync_begin(s, sp, next);
+    }
+    held_release(s, sp);
+    if (e->number > sp->early_group) {
+        shard_run(s, sp, &(struct shard_event){ .kind = SHARD_SYNCED, .group = e->number });
+    }
+}
+
+static void synced_early(struct sim *s, struct event *e)
+{
+    struct shard_process *sp = e->who;
+
+    sp->early_group = e->number;
+    shard_run(s, sp, &(struct shard_event){ .kind = SHARD_SYNCED, .group = e->number });
+}
+
+/* A planted bug: entries count as durable here when they are written. Views wait for the sync
+ * still. */
+static bool syncs_early(const struct sim *s, const struct shard_process *sp)
+{
+    return s->o->plant == PLANT_ANSWER_BEFORE_OWN_SYNC && !check_view_pending(s, sp);
+}
+
+static void sync_ask(struct sim *s, struct shard_process *sp, uint64_t group)
+{
+    if (syncs_early(s, sp)) {
+        sim_after(s, 0, &sp->server->process, synced_early, sp, group, NULL);
+    }
+    if (sp->syncing) {
+        sp->queued_group = group;
+    } else {
+        sync_begin(s, sp, group);
+    }
+}
+
+/* ---- messages to other shards ---- */
+
+void shard_send(struct sim *s, struct shard_process *sp, uint32_t number, uint16_t partition,
+                struct message *m)
+{
+    struct server *to = server_of_number(s, number);
+    struct link *l;
+    unsigned side;
+
+    if (!to || to->n_shards == 0) {
+        free(m);
+        return;
+    }
+    m->event.from = sp->server->super.number;
+    l = net_shard_link(s, sp->server->index, sp->index, to->index, partition % to->n_shards);
+    side = net_side(l, END_SHARD, sp->server->index);
+    if (m->event.kind == SHARD_ACK && s->o->plant == PLANT_ANSWER_BEFORE_OWN_SYNC) {
+        mem_grow(&sp->held, &sp->cap_held, sp->n_held + 1, sizeof(struct message *));
+        mem_grow(&sp->held_links, &sp->cap_held_links, sp->n_held + 1, sizeof(struct link *));
+        sp->held[sp->n_held] = m;
+        sp->held_links[sp->n_held++] = l;
+        return;
+    }
+    net_send(s, l, side, m);
+}
+
+struct message *shard_message(enum shard_event_kind kind, size_t bytes)
+{
+    struct message *m = message_new(MESSAGE_SHARD, bytes);
+
+    m->event.kind = kind;
+    return m;
+}
+
+static void send_prepare(struct sim *s, struct shard_process *sp, const struct action *a)
+{
+    struct message *m = shard_message(SHARD_PREPARE, a->prepare.entry_bytes);
+
+    m->event.prepare = a->prepare;
+    memcpy(m->bytes, a->prepare.entry, m->n);
+    m->event.prepare.entry = m->bytes;
+    plant_sending(s, sp, m, a->server);
+    shard_send(s, sp, a->server, a->prepare.partition, m);
+}
+
+static void send_note(struct sim *s, struct shard_process *sp, const struct action *a,
+                      enum shard_event_kind kind)
+{
+    struct message *m = shard_message(kind, 0);
+
+    m->event.note = a->note;
+    shard_send(s, sp, a->server, a->note.partition, m);
+}
+
+static void send_commit(struct sim *s, struct shard_process *sp, const struct action *a)
+{
+    struct message *m = shard_message(SHARD_COMMIT, 0);
+
+    m->event.commit = a->commit;
+    shard_send(s, sp, a->server, a->commit.partition, m);
+}
+
+static void send_result(struct sim *s, const struct action *a)
+{
+    struct link *l = net_link_of_conn(s, a->answer.asker.conn);
+    const struct result *r = &a->answer.result;
+    struct message *m;
+
+    if (!l) {
+        return; /* whoever asked is gone */
+    }
+    m = message_new(MESSAGE_RESULT, r->value_len);
+    m->result = *r;
+    if (m->n > 0) {
+        memcpy(m->bytes, r->value, m->n);
+    }
+    m->result.value = m->bytes;
+    net_send(s, l, 1, m);
+}
+
+static void to_manager(struct sim *s, struct server *sv, struct message *m)
+{
+    struct link *l = net_manager_link(s, (struct endpoint){ END_SERVER, (uint8_t) sv->index, 0 });
+
+    net_send(s, l, 0, m);
+}
+
+/* ---- actions ---- */
+
+static void act_file(struct sim *s, struct shard_process *sp, const struct action *a)
+{
+    struct segment_head h;
+    size_t head = 0;
+
+    if (a->kind == ACTION_WRITE) {
+        disk_write(&sp->server->disk, a->file.at, a->file.data, a->file.bytes);
+    } else if (segment_head_decode(a->file.data, a->file.bytes, &h) < 0) {
+        sim_fail(s, "a shard creates a segment without a head");
+        return;
+    } else {
+        disk_create(&sp->server->disk, a->file.at.segment, sp->index, a->file.data, a->file.bytes);
+        sp->segment_crc = h.crc;
+        head = SEGMENT_HEAD_BYTES;
+    }
+    check_write(s, sp, a->file.data + head, a->file.bytes - head);
+}
+
+static void act_manager(struct sim *s, struct shard_process *sp, const struct action *a)
+{
+    struct message *m;
+
+    if (a->kind == ACTION_SEALED) {
+        check_sent_view(s, sp, a->sealed.partition, a->sealed.view);
+        m = message_new(MESSAGE_SEALED, 0);
+        m->sealed = a->sealed;
+    } else if (s->o->plant == PLANT_NEVER_ACCUSE) {
+        return;
+    } else {
+        m = message_new(MESSAGE_ACCUSE, 0);
+        m->note = a->note;
+    }
+    to_manager(s, sp->server, m);
+}
+
+static void act_peer(struct sim *s, struct shard_process *sp, const struct action *a)
+{
+    switch (a->kind) {
+    case ACTION_PREPARE:
+        check_sent_view(s, sp, a->prepare.partition, a->prepare.view);
+        send_prepare(s, sp, a);
+        return;
+    case ACTION_COMMIT:
+        check_sent_view(s, sp, a->commit.partition, a->commit.view);
+        send_commit(s, sp, a);
+        return;
+    default:
+        check_sent_view(s, sp, a->note.partition, a->note.view);
+        s->counts.resends += a->kind == ACTION_RESEND;
+        send_note(s, sp, a, a->kind == ACTION_ACK ? SHARD_ACK : SHARD_RESEND);
+    }
+}
+
+static void act(struct sim *s, struct shard_process *sp, const struct action *a)
+{
+    switch (a->kind) {
+    case ACTION_CREATE:
+    case ACTION_WRITE:
+        act_file(s, sp, a);
+        return;
+    case ACTION_SYNC:
+        sync_ask(s, sp, a->group);
+        return;
+    case ACTION_PREPARE:
+    case ACTION_ACK:
+    case ACTION_RESEND:
+    case ACTION_COMMIT:
+        act_peer(s, sp, a);
+        return;
+    case ACTION_RESULT:
+        send_result(s, a);
+        return;
+    case ACTION_SEALED:
+    case ACTION_ACCUSE:
+        act_manager(s, sp, a);
+        return;
+    case ACTION_LACKING:
+        sim_fail(s, "server %u lacks committed entries of partition %u above %llu", a->server,
+                 a->note.partition, (unsigned long long) a->note.seq);
+        return;
+    case ACTION_HALT:
+        sim_fail(s, "server %u halts: %s", sp->server->super.number, a->why);
+        return;
+    default:
+        return;
+    }
+}
+
+/* ---- steps ---- */
+
+static void turn_ends(struct sim *s, struct event *e)
+{
+    struct shard_process *sp = e->who;
+
+    sp->turn_due = false;
+    shard_run(s, sp, &(struct shard_event){ .kind = SHARD_TURN_END });
+}
+
+static void doomed(struct sim *s, struct event *e)
+{
+    faults_crash(s, e->who, sim_chance(s, 3, 4));
+}
+
+/* Some crashes come right after a write to the log, when most is at stake. */
+static void doom(struct sim *s, struct server *sv)
+{
+    bool wrote = false;
+
+    for (size_t i = 0; i < s->actions.n; i++) {
+        wrote = wrote || s->actions.v[i].kind == ACTION_SYNC;
+    }
+    if (wrote && sv->doom > 0 && --sv->doom == 0) {
+        sim_after(s, 0, &sv->process, doomed, sv, 0, NULL);
+    }
+}
+
+void shard_run(struct sim *s, struct shard_process *sp, const struct shard_event *e)
+{
+    struct shard_clock now = clock_of(s, sp->server);
+
+    s->actions.n = 0;
+    shard_step(sp->shard, &now, e, &s->actions);
+    for (size_t i = 0; i < s->actions.n && !s->failed; i++) {
+        act(s, sp, &s->actions.v[i]);
+    }
+    check_step(s, sp, e);
+    doom(s, sp->server);
+    if (e->kind != SHARD_TURN_END && !sp->turn_due) {
+        sp->turn_due = true;
+        sim_after(s, sim_between(s, 0, TURN_MAX_USEC), &sp->server->process, turn_ends, sp, 0,
+                  NULL);
+    }
+}
+
+static void ticks(struct sim *s, struct event *e)
+{
+    struct shard_process *sp = e->who;
+
+    shard_run(s, sp, &(struct shard_event){ .kind = SHARD_TICK });
+    sim_after(s, SHARD_TICK_USEC, &sp->server->process, ticks, sp, 0, NULL);
+}
+
+static void heartbeats(struct sim *s, struct event *e)
+{
+    struct shard_process *sp = e->who;
+    uint64_t real_usec = clock_of(s, sp->server).real_usec;
+
+    for (uint32_t i = 0; i < s->setup.servers; i++) {
+        for (uint32_t j = 0; i != sp->server->index && j < s->servers[i].n_shards; j++) {
+            struct link *l = net_shard_link(s, sp->server->index, sp->index, i, j);
+            unsigned side = net_side(l, END_SHARD, sp->server->index);
+            struct message *m;
+            if (!l->ready[side]) {
+                continue;
+            }
+            m = shard_message(SHARD_CLOCK, 0);
+            m->event.from = sp->server->super.number;
+            m->event.clock_usec = real_usec;
+            net_send(s, l, side, m);
+        }
+    }
+    sim_after(s, 100 * USEC_PER_MSEC, &sp->server->process, heartbeats, sp, 0, NULL);
+}
+
+void shard_receive(struct sim *s, struct link *l, unsigned side, struct message *m)
+{
+    struct server *sv = &s->servers[l->end[side].node];
+    struct shard_process *sp = &sv->shards[l->end[side].shard];
+
+    if (m->event.kind == SHARD_OP) {
+        m->event.op.asker.conn = l->told[side];
+    }
+    if (plant_receive(s, l, sp, m)) {
+        return;
+    }
+    shard_run(s, sp, &m->event);
+    if (m->event.kind == SHARD_PREPARE) {
+        plant_taken(s, sp, &m->event);
+    }
+}
+
+void shard_link_up(struct sim *s, struct link *l, unsigned side)
+{
+    const struct endpoint *other = &l->end[1 - side];
+    struct server *sv = &s->servers[l->end[side].node];
+
+    if (other->kind == END_SHARD) {
+        shard_run(s, &sv->shards[l->end[side].shard],
+                  &(struct shard_event){ .kind = SHARD_PEER_UP,
+                                         .from = s->servers[other->node].super.number });
+    }
+}
+
+/* ---- from the manager ---- */
+
+static void to_partition(struct sim *s, struct server *sv, const struct shard_event *e,
+                         uint16_t partition)
+{
+    shard_run(s, &sv->shards[partition % sv->n_shards], e);
+}
+
+static void rows_step(struct sim *s, struct server *sv, const struct message *m,
+                      enum shard_event_kind kind)
+{
+    struct shard_event e = { .kind = kind };
+
+    for (size_t at = 0; at + sizeof(e.row) <= m->n && !s->failed; at += sizeof(e.row)) {
+        memcpy(&e.row, m->bytes + at, sizeof(e.row));
+        to_partition(s, sv, &e, e.row.partition);
+    }
+}
+
+static void manager_says(struct sim *s, struct server *sv, const struct message *m)
+{
+    struct shard_event e = { .kind = SHARD_VIEW };
+
+    if (m->kind == MESSAGE_VIEW) {
+        e.row = m->row;
+        to_partition(s, sv, &e, m->row.partition);
+    } else if (m->kind == MESSAGE_SEAL) {
+        e.kind = SHARD_SEAL;
+        e.note = m->note;
+        to_partition(s, sv, &e, m->note.partition);
+    } else if (m->kind == MESSAGE_REGISTERED) {
+        rows_step(s, sv, m, SHARD_VIEW); /* formed with this process: it was accepted before */
+    }
+}
+
+/* The acceptance is durable: from now on it takes part. */
+void server_go(struct sim *s, struct server *sv, const struct message *registered)
+{
+    sv->state = LIFE_RUNNING;
+    rows_step(s, sv, registered, SHARD_FLOOR);
+    for (size_t i = 0; i < sv->n_early; i++) {
+        if (!s->failed) {
+            manager_says(s, sv, sv->early[i]);
+        }
+        free(sv->early[i]);
+    }
+    sv->n_early = 0;
+    for (uint32_t i = 0; i < sv->n_shards; i++) {
+        struct shard_process *sp = &sv->shards[i];
+        sim_after(s, sim_between(s, 0, SHARD_TICK_USEC), &sv->process, ticks, sp, 0, NULL);
+        sim_after(s, sim_between(s, 0, 100) * USEC_PER_MSEC, &sv->process, heartbeats, sp, 0, NULL);
+    }
+    net_up(s, END_SHARD, sv->index);
+}
+
+static void early_keep(struct server *sv, const struct message *m)
+{
+    struct message *copy = message_new(m->kind, m->n);
+
+    memcpy(copy, m, sizeof(*m) + m->n);
+    mem_grow(&sv->early, &sv->cap_early, sv->n_early + 1, sizeof(struct message *));
+    sv->early[sv->n_early++] = copy;
+}
+
+void server_receive(struct sim *s, struct link *l, unsigned side, struct message *m)
+{
+    struct server *sv = &s->servers[l->end[side].node];
+
+    switch (m->kind) {
+    case MESSAGE_REFUSED:
+        server_refused(s, sv);
+        return;
+    case MESSAGE_REGISTERED:
+        if (sv->state == LIFE_REGISTERING) {
+            server_accepted(s, sv, m);
+            return;
+        }
+        break;
+    default:
+        break;
+    }
+    if (sv->state == LIFE_ACCEPTING) {
+        early_keep(sv, m);
+    } else if (sv->state == LIFE_RUNNING) {
+        manager_says(s, sv, m);
+    }
+}

@@ -1,0 +1,448 @@
+/* The simulator: managers, servers and clients of one cluster in one process, on virtual time, with
+ * the code of lib/core that the daemons run and nothing of lib/io. Everything that happens follows
+ * from the seed: one random number generator, one queue of events, no clock, no addresses. What
+ * only the daemons do (superblock, registration, the order of a start) is done here as they do it.
+ *
+ * docs: "the simulator" in docs/architecture.md. Consensus is an ideal log with delays, lost
+ * leadership and unknown outcomes (managers.c), not libraft. */
+#pragma once
+
+#include "base/assert.h"
+#include "base/buf.h"
+#include "base/map.h"
+#include "base/rng.h"
+#include "core/cluster.h"
+#include "core/manager.h"
+#include "core/replica.h"
+#include "core/route.h"
+#include "core/shard.h"
+#include "lin/lin.h"
+#include "sim/disk.h"
+#include "sim/net.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#define SIM_SERVERS_MAX    5
+#define SIM_SHARDS_MAX     3
+#define SIM_CLIENTS_MAX    6
+#define SIM_PARTITIONS_MAX 8
+#define SIM_SLOTS_MAX      4 /* operations that a client has under way */
+#define SIM_KEYS_MAX       48
+#define SIM_VALUE_BYTES    8192
+#define SIM_LINES_MAX      400 /* of the trace that are kept */
+
+#define USEC_PER_MSEC UINT64_C(1000)
+#define USEC_PER_SEC  UINT64_C(1000000)
+
+struct sim;
+
+/* ---- queue.c: events in the order of (time, sequence) ---- */
+
+/* Something that can die: events of an earlier life never happen. */
+struct process {
+    const char *name;
+    bool alive;
+    uint64_t life;
+    uint64_t paused_until_usec;
+};
+
+struct event {
+    uint64_t at_usec;
+    uint64_t seq;
+    void (*fn)(struct sim *s, struct event *e);
+    struct process *process; /* NULL: of nobody */
+    uint64_t life;
+    void *who;
+    uint64_t number;
+    void *data; /* one block of malloc, freed after fn */
+};
+
+struct queue {
+    struct event *heap;
+    size_t n;
+    size_t cap;
+    uint64_t next_seq;
+};
+
+void queue_push(struct queue *q, const struct event *e);
+/* An event that was popped, at another time: it keeps its place among those of one time. */
+void queue_push_again(struct queue *q, const struct event *e);
+bool queue_pop(struct queue *q, struct event *ret);
+void queue_free(struct queue *q);
+
+/* ---- the simulated processes ---- */
+
+struct shard_process {
+    struct server *server;
+    struct shard *shard;
+    uint32_t index;
+    bool turn_due;
+    bool syncing;
+    uint64_t sync_group;   /* of the sync under way */
+    uint64_t queued_group; /* of the one after it; 0: none */
+    uint64_t early_group;  /* the core was told of it too early, by a planted bug */
+    uint32_t segment_crc;  /* of the head of the segment being written */
+    uint32_t written_view[SIM_PARTITIONS_MAX];
+    uint32_t syncing_view[SIM_PARTITIONS_MAX];
+    struct message **held; /* acks that a planted bug holds back */
+    struct link **held_links;
+    size_t n_held;
+    size_t cap_held;
+    size_t cap_held_links;
+};
+
+/* What a server keeps beside its log: durable as soon as it is written. */
+struct superblock {
+    uint64_t start;
+    uint64_t accepted; /* counter of the last accepted incarnation */
+    uint64_t counter;  /* of this process's incarnation */
+    uint64_t random;
+    uint64_t prior; /* random number of the start before, if its acceptance may have been lost */
+    bool sent;      /* this start's registration may have left */
+    uint32_t first_segment; /* of this start: numbers are never used again */
+    uint32_t number;
+    uint32_t partitions;
+};
+
+enum server_life { LIFE_OFF, LIFE_STARTING, LIFE_REGISTERING, LIFE_ACCEPTING, LIFE_RUNNING };
+
+struct server {
+    struct process process;
+    uint32_t index;
+    uint8_t id[UUID_BYTES];
+    char name[NAME_BYTES_MAX];
+    enum server_life state;
+    struct disk disk;
+    struct superblock super; /* as this process sees it */
+    struct superblock super_durable;
+    uint32_t highest_segment; /* that was found at the start */
+    uint32_t n_shards;
+    struct shard_process shards[SIM_SHARDS_MAX];
+    struct message **early; /* from the manager, before the acceptance was durable */
+    size_t n_early;
+    size_t cap_early;
+    uint64_t boot_offset_usec;
+    int64_t clock_skew_usec;
+    int64_t clock_drift_ppm;
+    bool restart_due;
+    uint32_t doom; /* crashes after so many writes to its logs; 0: not planned */
+};
+
+struct manager_process {
+    struct process process;
+    struct manager *manager;
+    bool leader;
+    bool attached;
+    struct buf *log; /* committed entries; log[i] has index i + 1 */
+    size_t n_log;
+    size_t cap_log;
+    size_t applied;
+    struct buf snapshot; /* of the first `snapshot_index` entries */
+    size_t snapshot_index;
+    struct proposal *proposals; /* not decided yet, oldest first */
+    size_t n_proposals;
+    size_t cap_proposals;
+    uint64_t term; /* how often the lead was taken or lost */
+    bool stepping;
+    uint64_t subscribers; /* bit: client */
+    struct manager_actions actions;
+};
+
+enum key_kind { KEY_MIXED, KEY_COUNTER, KEY_ELEMENTS, KEY_EXPIRING };
+
+/* A key and what clients saw of it. */
+struct key {
+    char name[32];
+    uint8_t name_len;
+    uint8_t kind; /* enum key_kind */
+    uint16_t partition;
+    bool retired; /* nobody begins operations on it any more */
+    uint32_t unknown;
+    uint64_t last_token; /* that some client saw */
+    struct lin_op *ops;
+    size_t n;
+    size_t cap;
+};
+
+struct slot {
+    struct route_client client;
+    bool busy;
+    struct key *key; /* NULL: it flushes a partition */
+    size_t op;       /* of key->ops */
+    struct lin_op flush;
+    uint16_t partition; /* that it flushes */
+};
+
+struct client {
+    struct process process;
+    uint32_t index;
+    uint32_t n_slots;
+    struct slot *slots;
+    struct route *route;
+    struct hashspace space;
+    bool wanted[SIM_SERVERS_MAX][SIM_SHARDS_MAX]; /* connections that the routing asked for */
+    bool up[SIM_SERVERS_MAX][SIM_SHARDS_MAX];     /* connections that the routing was told of */
+    bool session_wanted;
+    uint64_t next_wake_usec;
+    struct route_actions actions;
+};
+
+struct lost_flush {
+    uint16_t partition;
+    struct lin_op op;
+};
+
+/* ---- check.c: invariants ---- */
+
+struct check;
+void check_init(struct sim *s);
+void check_free(struct sim *s);
+/* Bytes that a shard writes to its log: every entry, commit and view in them. */
+void check_write(struct sim *s, struct shard_process *sp, const uint8_t *p, size_t bytes);
+/* After each step of a shard. */
+void check_step(struct sim *s, struct shard_process *sp, const struct shard_event *e);
+/* A message that names a view leaves the shard. */
+void check_sent_view(struct sim *s, const struct shard_process *sp, uint16_t partition,
+                     uint32_t view);
+void check_synced(struct sim *s, struct shard_process *sp);
+/* Is a view written and not durable? */
+bool check_view_pending(const struct sim *s, const struct shard_process *sp);
+/* It has read its log. */
+void check_replayed(struct sim *s, struct shard_process *sp);
+/* The process is gone. */
+void check_server_gone(struct sim *s, const struct server *sv);
+/* The manager committed a row. */
+void check_row(struct sim *s, const struct view_row *row);
+/* Is the server in the newest view that the managers committed? */
+bool check_is_member(const struct sim *s, const struct server *sv, uint16_t partition);
+/* At the end, when all is quiet: replicas hold the same (I6). */
+void check_equal(struct sim *s);
+/* The histories. */
+void check_histories(struct sim *s);
+
+/* ---- the whole ---- */
+
+enum plant {
+    PLANT_NONE,
+    PLANT_ANSWER_BEFORE_OWN_SYNC,
+    PLANT_ACK_BEFORE_SYNC,
+    PLANT_ACK_BEFORE_RECEIPT,
+    PLANT_FORGET_VIEW,
+    PLANT_NO_SYNC_AT_START,
+    PLANT_KEEP_TORN_TAIL,
+    PLANT_NO_FOLDER_SYNC,
+    PLANT_RETRY_AS_NEW,
+    PLANT_COMMIT_BEFORE_ACKS,
+    PLANT_READ_FROM_SECONDARY,
+    PLANT_INDEX_FORGETS,
+    PLANT_NEVER_ACCUSE,
+    _PLANT_MAX,
+};
+extern const char *const plant_names[_PLANT_MAX];
+extern const char *const plant_stories[_PLANT_MAX];
+
+enum fault {
+    FAULT_KILL,
+    FAULT_POWER,
+    FAULT_POWER_ALL,
+    FAULT_BREAK,
+    FAULT_STALL,
+    FAULT_PAUSE,
+    FAULT_CLOCK,
+    FAULT_MANAGER_KILL,
+    FAULT_MANAGER_FLIP,
+    FAULT_CLIENT_KILL,
+    _FAULT_MAX,
+};
+
+/* Drawn from the seed. */
+struct setup {
+    uint32_t servers;
+    uint32_t partitions;
+    uint32_t replicas;
+    uint32_t clients;
+    uint32_t keys_per_partition;
+    uint32_t segment_bytes;
+    uint64_t faults_end_usec; /* then everything is healed */
+    uint64_t probe_usec;      /* then every partition must serve */
+    uint64_t end_usec;
+    uint64_t fault_usec[_FAULT_MAX]; /* mean time between two; 0: never */
+    uint64_t delay_min_usec;
+    uint64_t delay_max_usec;
+    uint64_t sync_max_usec;
+    uint64_t think_max_usec;
+    bool shards_change;
+    bool slow_syncs;
+    bool flushes;
+    bool expiry;
+    bool large_values;
+};
+
+struct counts {
+    uint64_t events;
+    uint64_t ops_ok;
+    uint64_t writes_ok;
+    uint64_t ops_unknown;
+    uint64_t ops_failed;
+    uint64_t sends; /* operations to servers, again and again */
+    uint64_t retries;
+    uint64_t syncs;
+    uint64_t views;
+    uint64_t starts;
+    uint64_t faults[_FAULT_MAX];
+    uint64_t entries;
+    uint64_t resends;
+    uint64_t messages;
+    uint64_t messages_lost;
+    uint64_t configurations; /* of the histories' check */
+    uint64_t cut_bytes;      /* torn tails, at starts */
+    uint64_t torn;           /* power losses that hit unsynced bytes */
+    uint64_t tails_cut;      /* entries that a replica took back (R1) */
+    uint64_t reconciled;     /* new primaries with a tail (R5) */
+};
+
+struct options {
+    enum plant plant;
+    bool trace;  /* print every event */
+    bool record; /* keep the last lines */
+};
+
+struct sim {
+    const struct options *o;
+    uint64_t seed;
+    struct rng rng;
+    uint64_t now_usec;
+    uint64_t logical; /* clock of the histories */
+    struct setup setup;
+    struct counts counts;
+    struct queue queue;
+    bool failed;
+    char why[400];
+    bool healed; /* no faults any more */
+    bool quiet;  /* clients begin no operations any more */
+
+    struct manager_process manager;
+    struct server servers[SIM_SERVERS_MAX];
+    struct client clients[SIM_CLIENTS_MAX];
+    struct client prober;
+    struct key **keys;
+    size_t n_keys;
+    size_t cap_keys;
+    struct lost_flush *lost_flushes; /* of unknown outcome: they may hit keys yet to come */
+    size_t n_lost_flushes;
+    size_t cap_lost_flushes;
+    struct key *current[SIM_KEYS_MAX];
+    uint32_t n_current;
+    uint64_t serial; /* makes values unique */
+
+    struct link *links;
+    uint32_t n_links;
+    uint64_t conns;
+    struct actions actions;
+    struct check *check;
+
+    const struct key *bad_key; /* whose history is impossible: ops [bad_begin, bad_end) */
+    size_t bad_begin;
+    size_t bad_end;
+    char (*lines)[200];
+    uint64_t n_lines;
+};
+
+/* ---- sim.c ---- */
+
+void sim_run(struct sim *s, uint64_t seed, const struct options *o);
+void sim_free(struct sim *s);
+/* An event of a process `delay` from now. It is forgotten when the process dies. */
+void sim_after(struct sim *s, uint64_t delay_usec, struct process *p,
+               void (*fn)(struct sim *s, struct event *e), void *who, uint64_t number, void *data);
+/* The first failure ends the run. */
+void sim_fail(struct sim *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void sim_line(struct sim *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+#define sim_trace(s, ...)                                                                          \
+    do {                                                                                           \
+        if ((s)->lines) {                                                                          \
+            sim_line((s), __VA_ARGS__);                                                            \
+        }                                                                                          \
+    } while (0)
+void sim_print_lines(const struct sim *s, FILE *f, uint64_t n);
+/* Uniform in [lo, hi]. */
+uint64_t sim_between(struct sim *s, uint64_t lo, uint64_t hi);
+bool sim_chance(struct sim *s, uint64_t n, uint64_t of);
+
+/* ---- server.c, start.c ---- */
+
+void server_init(struct sim *s, uint32_t index);
+void server_free(struct server *sv);
+void server_boot(struct sim *s, struct server *sv);
+void server_crash(struct sim *s, struct server *sv, bool power);
+void server_receive(struct sim *s, struct link *l, unsigned side, struct message *m);
+void server_link_up(struct sim *s, struct link *l, unsigned side);
+void server_link_down(struct sim *s, struct link *l, unsigned side);
+void server_accepted(struct sim *s, struct server *sv, const struct message *m);
+void server_refused(struct sim *s, struct server *sv);
+void server_go(struct sim *s, struct server *sv, const struct message *registered);
+void shard_run(struct sim *s, struct shard_process *sp, const struct shard_event *e);
+void shard_receive(struct sim *s, struct link *l, unsigned side, struct message *m);
+void shard_link_up(struct sim *s, struct link *l, unsigned side);
+/* Who has this number, or NULL. */
+struct server *server_of_number(struct sim *s, uint32_t number);
+
+/* ---- managers.c ---- */
+
+void managers_init(struct sim *s);
+void managers_free(struct sim *s);
+void managers_start(struct sim *s);
+void managers_crash(struct sim *s);
+void managers_flip(struct sim *s);
+void managers_receive(struct sim *s, struct link *l, unsigned side, struct message *m);
+void managers_link_down(struct sim *s, uint64_t conn);
+
+/* ---- plants.c: what the planted bugs do at the seams ---- */
+
+/* Before an event reaches the shard. True: it is answered already. */
+bool plant_receive(struct sim *s, struct link *l, struct shard_process *sp, struct message *m);
+/* After a prepare was taken. */
+void plant_taken(struct sim *s, struct shard_process *sp, const struct shard_event *prepare);
+/* Before a prepare is sent. */
+void plant_sending(struct sim *s, struct shard_process *sp, struct message *m, uint32_t to);
+/* An index_open_fn; ctx: the simulator. */
+int plant_index_open(void *ctx, uint16_t partition, struct index **ret);
+struct message *shard_message(enum shard_event_kind kind, size_t bytes);
+void shard_send(struct sim *s, struct shard_process *sp, uint32_t number, uint16_t partition,
+                struct message *m);
+
+/* ---- client.c, work.c ---- */
+
+void client_init(struct sim *s, struct client *c, uint32_t index, uint32_t n_slots);
+void client_free(struct client *c);
+void client_start(struct sim *s, struct client *c);
+void client_crash(struct sim *s, struct client *c);
+void client_receive(struct sim *s, struct link *l, unsigned side, struct message *m);
+void client_link_up(struct sim *s, struct link *l, unsigned side, uint32_t shards);
+void client_link_down(struct sim *s, struct link *l, unsigned side);
+struct client *client_of(struct sim *s, uint32_t node);
+/* Begins an operation on a key through a slot. */
+void client_submit(struct sim *s, struct client *c, struct slot *slot, struct key *key,
+                   const struct op *op);
+/* The slot's operation has ended: what comes next. */
+void work_next(struct sim *s, struct client *c, struct slot *slot);
+void work_begin(struct sim *s, struct client *c);
+void work_keys_init(struct sim *s);
+void work_keys_free(struct sim *s);
+/* What became of a flush, into the history of every key of its partition. */
+void work_flushed(struct sim *s, const struct slot *slot);
+struct key *work_key_new(struct sim *s, enum key_kind kind, int partition);
+/* At the end: writes and reads every partition, and reads every key. */
+void work_probe(struct sim *s);
+/* Are all probes answered? Otherwise fails. */
+void work_probe_end(struct sim *s);
+
+/* ---- faults.c ---- */
+
+void faults_begin(struct sim *s);
+/* A crash, and the restart after it. */
+void faults_crash(struct sim *s, struct server *sv, bool power);
+/* Everything runs again. */
+void faults_heal(struct sim *s);
