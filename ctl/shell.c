@@ -303,7 +303,9 @@ static void line_drop(void)
     shell_interrupted = 0;
     rl_callback_sigcleanup();
     rl_crlf();
+    rl_free_undo_list();
     rl_replace_line("", 0);
+    using_history(); /* the next Up begins at the newest line again */
     rl_on_new_line();
     rl_redisplay();
 }
