@@ -39,20 +39,24 @@ static int superblock_new(struct server *s, struct io_error *error)
 /* A new process is a new incarnation: the last accepted counter + 1, with a random number of its
  * own. A copy of the directory that is started too is then told apart, and a restored one can't
  * count itself up to acceptance. An acceptance that a crash kept from this disk is proved by the
- * random number before (`prior`). */
+ * random numbers before; when there is no room for one more of them, the last one is kept. */
 static int superblock_begin(struct server *s, struct io_error *error)
 {
     struct superblock *b = &s->superblock;
+    bool fresh = b->counter != b->accepted + 1;
 
-    if (b->counter != b->accepted + 1) {
+    if (fresh) {
         b->counter = b->accepted + 1;
-        b->prior = 0;
-    } else if (b->sent) {
-        b->prior = b->random;
+        b->n_priors = 0;
+    } else if (b->sent && b->n_priors < PRIORS_MAX) {
+        b->priors[b->n_priors++] = b->random;
+        fresh = true;
     }
-    b->sent = false;
-    if (random_fill(&b->random, sizeof(b->random)) < 0) {
-        return io_error_set(error, -EIO, "no random numbers from the kernel");
+    if (fresh) {
+        b->sent = false;
+        if (random_fill(&b->random, sizeof(b->random)) < 0) {
+            return io_error_set(error, -EIO, "no random numbers from the kernel");
+        }
     }
     b->start++;
     b->first_segment = MAX_OF(segment_set_highest(&s->segments), b->first_segment) + 1;
@@ -72,6 +76,7 @@ int identity_open(struct server *s, struct io_error *error)
 {
     const char *dir = s->settings->data_dir;
     uint32_t highest;
+    uint32_t floor = 0;
     int r;
 
     s->lock_fd = daemon_lock_dir(dir, error);
@@ -92,13 +97,21 @@ int identity_open(struct server *s, struct io_error *error)
     highest = segment_set_highest(&s->segments); /* also of files that are removed now */
     s->superblock.first_segment = MAX_OF(s->superblock.first_segment, highest);
     daemon_notify_status("checking %zu log segments", s->segments.n);
-    r = segment_set_check(&s->segments, error);
+    r = checkpoint_set_open(&s->checkpoints, dir, error);
+    if (r < 0) {
+        return r;
+    }
+    if (s->checkpoints.found && s->checkpoints.manifest.partitions == s->superblock.partitions) {
+        floor = manifest_lowest(&s->checkpoints.manifest).segment;
+    }
+    r = segment_set_check(&s->segments, floor, error);
     return r < 0 ? r : superblock_begin(s, error);
 }
 
 void identity_close(struct server *s)
 {
     segment_set_close(&s->segments);
+    checkpoint_set_close(&s->checkpoints);
     if (s->lock_fd >= 0) {
         close(s->lock_fd);
         s->lock_fd = -1;

@@ -14,7 +14,14 @@ static bool is_alive(void *ctx)
     return !*server || server_is_alive(*server);
 }
 
-static const struct daemon_ops ops = { .is_alive = is_alive };
+static void on_stop(void *ctx)
+{
+    struct server **server = ctx;
+
+    server_begin_stop(*server);
+}
+
+static const struct daemon_ops ops = { .is_alive = is_alive, .on_stop = on_stop };
 
 static int run(const struct settings *settings)
 {
@@ -32,7 +39,6 @@ static int run(const struct settings *settings)
     }
     if (r == 0) {
         r = loop_run(loop);
-        daemon_notify_stopping();
         r = server_failed(server) ? -1 : r;
     } else {
         log_error("%s", error.text);

@@ -268,7 +268,7 @@ static int on_up(struct rpc *rpc, void *ctx, struct mp_reader *answer)
     struct msg_register m = {
         .counter = s->superblock.counter,
         .random = s->superblock.random,
-        .prior = s->superblock.prior,
+        .n_priors = s->superblock.n_priors,
         .shards = (uint32_t) s->settings->threads,
     };
     struct io_error error;
@@ -280,6 +280,7 @@ static int on_up(struct rpc *rpc, void *ctx, struct mp_reader *answer)
         return -EIO;
     }
     memcpy(m.server_id, s->superblock.server_id, UUID_BYTES);
+    memcpy(m.priors, s->superblock.priors, sizeof(m.priors));
     memcpy(m.name, s->name, sizeof(m.name));
     memcpy(m.address, s->address, sizeof(m.address));
     if (rpc_begin_request(rpc, MSG_REGISTER, on_registered, s, REGISTER_TIMEOUT_USEC, &b, NULL) ==

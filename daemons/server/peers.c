@@ -35,7 +35,12 @@ static int on_up(struct rpc *rpc, void *ctx, struct mp_reader *answer)
     struct msg_hello h;
 
     (void) rpc;
+    const struct peer_address *a = address_find(l->thread, l->server);
+
     msg_get_hello(answer, &h);
+    if (!answer->failed && a && h.shards != a->shards) {
+        return -EAGAIN; /* it restarted with other threads: the manager's table will say so */
+    }
     if (answer->failed || h.role != ROLE_SERVER || h.server != l->server) {
         log_ratelimit(LOG_LEVEL_WARNING, "%s is not the server that it should be",
                       rpc_peer_name(rpc));

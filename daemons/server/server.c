@@ -86,6 +86,8 @@ int server_start_shards(struct server *s, struct io_error *error)
                             .partitions = s->superblock.partitions,
                             .first_segment = s->superblock.first_segment } },
         .set = &s->segments,
+        .checkpoints = &s->checkpoints,
+        .checkpoint_writer = s->checkpoint_writer,
         .sync = (enum sync_mode) s->settings->sync,
         .sync_interval_usec = s->settings->sync_interval_usec,
         .incarnation = s->superblock.counter,
@@ -94,6 +96,7 @@ int server_start_shards(struct server *s, struct io_error *error)
                    .on_sealed = manager_link_sealed,
                    .on_accuse = manager_link_accuse,
                    .on_failed = on_shard_failed,
+                   .on_checkpointed = checkpointer_shard_done,
                    .on_replayed = on_replayed },
     };
 
@@ -211,6 +214,7 @@ static void on_status(void *ctx)
         primary += atomic_load_explicit(&c->primary, memory_order_relaxed);
         waiting += atomic_load_explicit(&c->waiting, memory_order_relaxed);
     }
+    checkpointer_tick(s);
     if (!s->registered) {
         daemon_notify_status("looking for a manager");
     } else if (s->n_replayed < s->n_shards) {
@@ -271,6 +275,12 @@ static int start(struct server *s, struct io_error *error)
         r = identity_open(s, error);
     }
     if (r == 0) {
+        r = checkpoint_writer_new(s->settings->data_dir, &s->checkpoint_writer);
+        if (r < 0) {
+            io_error_set(error, r, "no thread for checkpoints: %s", strerror(-r));
+        }
+    }
+    if (r == 0) {
         r = listen_all(s, error);
     }
     if (r == 0 && s->superblock.partitions > 0) {
@@ -302,6 +312,14 @@ int server_start(struct loop *loop, const struct settings *settings, struct serv
     return 0;
 }
 
+void server_begin_stop(struct server *s)
+{
+    daemon_notify_stopping();
+    s->manager = rpc_link_free(s->manager);
+    listener_stop(s->listener);
+    checkpointer_stop(s);
+}
+
 struct server *server_stop(struct server *s)
 {
     if (!s) {
@@ -316,6 +334,8 @@ struct server *server_stop(struct server *s)
         s->shards[i] = shard_thread_stop(s->shards[i]);
     }
     s->n_shards = 0;
+    s->checkpoint_writer = checkpoint_writer_free(s->checkpoint_writer);
+    manifest_free(&s->generation.manifest);
     (void) loop_turn(s->loop, false); /* what the threads posted last */
     listener_free(s->listener);
     identity_close(s);

@@ -11,6 +11,8 @@ struct server;
  * sentence. */
 int server_start(struct loop *loop, const struct settings *settings, struct server **ret,
                  struct io_error *error);
+/* Accepts nothing more, writes a last generation of checkpoints, then ends the loop. */
+void server_begin_stop(struct server *s);
 /* Syncs and closes everything. NULL is fine; returns NULL. */
 struct server *server_stop(struct server *s);
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/hashspace.h"
+#include "io/checkpoints.h"
 #include "io/listener.h"
 #include "io/loop.h"
 #include "io/rpc.h"
@@ -10,6 +11,16 @@
 #include "io/superblock.h"
 #include "server.h"
 #include "shard_thread.h"
+
+/* The generation of checkpoints that is being written, and the last one. checkpointer.c */
+struct generation {
+    uint64_t number; /* of the one under way or the last one */
+    bool running;
+    bool last;                /* the server stops when it is done */
+    struct manifest manifest; /* being filled */
+    uint32_t shards_done;
+    uint64_t log_bytes; /* written when it began */
+};
 
 struct server {
     const struct settings *settings;
@@ -21,6 +32,9 @@ struct server {
     int lock_fd;
     struct superblock superblock;
     struct segment_set segments;
+    struct checkpoint_set checkpoints; /* what was found at the start */
+    struct checkpoint_writer *checkpoint_writer;
+    struct generation generation;
 
     struct shard_thread **shards;
     uint32_t n_shards;
@@ -47,6 +61,14 @@ int identity_accepted(struct server *s, const struct msg_registered *m, struct i
 int manager_link_start(struct server *s, struct io_error *error);
 void manager_link_sealed(void *ctx, const struct msg_sealed *sealed, size_t n);
 void manager_link_accuse(void *ctx, const struct msg_at *at, size_t n);
+
+/* ---- checkpointer.c ---- */
+/* Begins a generation when enough log was written; called now and then. */
+void checkpointer_tick(struct server *s);
+/* Writes one more generation, then ends the loop. */
+void checkpointer_stop(struct server *s);
+void checkpointer_shard_done(void *ctx, uint64_t generation, const struct manifest_item *items,
+                             size_t n, int status);
 
 /* ---- server.c ---- */
 /* Logs, and ends the process with a failure. */

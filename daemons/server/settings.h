@@ -15,6 +15,7 @@ struct settings {
     uint64_t threads;
     int sync; /* enum sync_mode */
     uint64_t sync_interval_usec;
+    uint64_t checkpoint_log_bytes;
     uint64_t value_bytes_max;
     int log_level; /* enum log_level */
 };

@@ -39,6 +39,18 @@ struct client {
     struct gather results;
 };
 
+#define CHECKPOINT_BYTES_PER_SEC (64u << 20)
+
+/* This shard's part of a generation of checkpoints. */
+struct checkpoint_run {
+    bool running;
+    uint64_t generation;
+    struct manifest_item *items;
+    size_t n;        /* taken so far */
+    uint64_t offset; /* in the file */
+    struct loop_timer *timer;
+};
+
 struct shard_thread {
     struct shard_thread_options o;
     struct shard_thread_counts counts;
@@ -61,6 +73,8 @@ struct shard_thread {
     size_t cap_links;
     uint64_t heartbeat_usec; /* last sent */
 
+    struct checkpoint_run checkpoint;
+
     struct msg_sealed *sealed; /* gathered for the main thread */
     size_t n_sealed;
     size_t cap_sealed;
@@ -77,6 +91,15 @@ void shard_thread_fail(struct shard_thread *t, const char *why);
 void gather_send(struct gather *g, struct rpc *rpc, uint32_t method, bool clock);
 /* This server's hello. */
 void shard_thread_hello(const struct shard_thread *t, uint32_t shard, struct buf *out);
+
+/* Tells the main thread; items are taken over. */
+void shard_thread_report_checkpoint(struct shard_thread *t, uint64_t generation,
+                                    struct manifest_item *items, size_t n, int status);
+
+/* ---- shard_checkpoint.c ---- */
+void shard_checkpoint_begin(struct shard_thread *t, uint64_t generation);
+int shard_checkpoint_load(struct shard_thread *t);
+void shard_checkpoint_end(struct shard_thread *t);
 
 /* ---- clients.c ---- */
 void clients_adopt(struct shard_thread *t, struct rpc_parcel *parcel);

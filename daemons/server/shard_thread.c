@@ -19,12 +19,23 @@
 
 struct report {
     struct shard_thread_owner owner;
-    enum { REPORT_SEALED, REPORT_ACCUSED, REPORT_FAILED, REPORT_REPLAYED } kind;
+    enum { REPORT_SEALED, REPORT_ACCUSED, REPORT_FAILED, REPORT_REPLAYED, REPORT_CHECKPOINT } kind;
     size_t n;
     struct msg_sealed *sealed;
     struct msg_at *accused;
+    struct manifest_item *items;
+    uint64_t generation;
+    int status;
     char why[256];
 };
+
+static void report_free(struct report *r)
+{
+    free(r->sealed);
+    free(r->accused);
+    free(r->items);
+    free(r);
+}
 
 static void report_deliver(void *arg)
 {
@@ -43,10 +54,11 @@ static void report_deliver(void *arg)
     case REPORT_REPLAYED:
         r->owner.on_replayed(r->owner.ctx);
         break;
+    case REPORT_CHECKPOINT:
+        r->owner.on_checkpointed(r->owner.ctx, r->generation, r->items, r->n, r->status);
+        break;
     }
-    free(r->sealed);
-    free(r->accused);
-    free(r);
+    report_free(r);
 }
 
 /* A full mailbox drops the report: seals and accusations are asked for and made again. */
@@ -54,9 +66,7 @@ static void report_post(struct shard_thread *t, struct report *r)
 {
     r->owner = t->o.owner;
     if (loop_post(r->owner.loop, report_deliver, r) < 0) {
-        free(r->sealed);
-        free(r->accused);
-        free(r);
+        report_free(r);
     }
 }
 
@@ -80,6 +90,19 @@ static void reports_flush(struct shard_thread *t)
         t->n_accused = t->cap_accused = 0;
         report_post(t, r);
     }
+}
+
+void shard_thread_report_checkpoint(struct shard_thread *t, uint64_t generation,
+                                    struct manifest_item *items, size_t n, int status)
+{
+    struct report *r = mem_zalloc(1, sizeof(*r));
+
+    r->kind = REPORT_CHECKPOINT;
+    r->generation = generation;
+    r->items = items;
+    r->n = n;
+    r->status = status;
+    report_post(t, r);
 }
 
 void shard_thread_fail(struct shard_thread *t, const char *why)
@@ -221,6 +244,8 @@ static void on_tick(void *ctx)
         atomic_store_explicit(&t->counts.primary, c.primary, memory_order_relaxed);
         atomic_store_explicit(&t->counts.waiting, c.waiting, memory_order_relaxed);
         atomic_store_explicit(&t->counts.records, c.records, memory_order_relaxed);
+        atomic_store_explicit(&t->counts.log_bytes, segment_writer_bytes(t->writer),
+                              memory_order_relaxed);
     }
 }
 
@@ -248,10 +273,17 @@ static int replay_frame(void *ctx, const struct frame *f, struct position at)
 static int replay(struct shard_thread *t)
 {
     const struct wal_options *l = &t->o.shard.log;
+    int r = shard_checkpoint_load(t);
 
+    if (r < 0) {
+        shard_thread_fail(t, "a checkpoint that was found good can't be loaded");
+        return r;
+    }
     for (size_t i = 0; i < t->o.set->n; i++) {
         const struct wal_segment *s = &t->o.set->v[i];
-        int r = 0;
+        if (s->trusted) {
+            continue;
+        }
         if (s->head.shards != l->shards || s->head.shard == l->shard) {
             r = wal_walk(s, replay_frame, t->shard);
         }
@@ -288,6 +320,7 @@ static void *thread_main(void *arg)
 
 static void thread_free(struct shard_thread *t)
 {
+    shard_checkpoint_end(t);
     shard_free(t->shard);
     segment_writer_free(t->writer);
     loop_timer_free(t->timer);
@@ -356,7 +389,8 @@ struct shard_thread *shard_thread_stop(struct shard_thread *t)
 
 struct order {
     struct shard_thread *thread;
-    enum { ORDER_ROWS, ORDER_FLOOR, ORDER_SEALS, ORDER_PEERS, ORDER_ADOPT } kind;
+    enum { ORDER_ROWS, ORDER_FLOOR, ORDER_SEALS, ORDER_PEERS, ORDER_ADOPT, ORDER_CHECKPOINT } kind;
+    uint64_t generation;
     size_t n;
     struct view_row *rows;
     struct msg_at *at;
@@ -393,6 +427,8 @@ static void order_run(void *arg)
         peers_set(t, TAKE_PTR(o->peers));
     } else if (o->kind == ORDER_ADOPT && !t->stopping) {
         clients_adopt(t, TAKE_PTR(o->parcel));
+    } else if (o->kind == ORDER_CHECKPOINT && !t->stopping) {
+        shard_checkpoint_begin(t, o->generation);
     }
     order_free(o);
 }
@@ -452,6 +488,15 @@ int shard_thread_adopt(struct shard_thread *t, struct rpc_parcel *parcel)
 
     o->kind = ORDER_ADOPT;
     o->parcel = parcel;
+    return order_post(o);
+}
+
+int shard_thread_checkpoint(struct shard_thread *t, uint64_t generation)
+{
+    struct order *o = order_new(t);
+
+    o->kind = ORDER_CHECKPOINT;
+    o->generation = generation;
     return order_post(o);
 }
 

@@ -4,6 +4,7 @@
 
 #include "core/shard.h"
 #include "io/addr.h"
+#include "io/checkpoints.h"
 #include "io/rpc.h"
 #include "io/segments.h"
 
@@ -36,12 +37,16 @@ struct shard_thread_owner {
     void (*on_sealed)(void *ctx, const struct msg_sealed *sealed, size_t n);
     void (*on_accuse)(void *ctx, const struct msg_at *at, size_t n);
     void (*on_failed)(void *ctx, const char *why); /* the process has to stop */
-    void (*on_replayed)(void *ctx);                /* the log was read: events are taken now */
+    void (*on_checkpointed)(void *ctx, uint64_t generation, const struct manifest_item *items,
+                            size_t n, int status);
+    void (*on_replayed)(void *ctx); /* the log was read: events are taken now */
 };
 
 struct shard_thread_options {
     struct shard_options shard; /* read, index and wal are filled in here */
     struct segment_set *set;
+    const struct checkpoint_set *checkpoints; /* read by the start only */
+    struct checkpoint_writer *checkpoint_writer;
     enum sync_mode sync;
     uint64_t sync_interval_usec;
     uint8_t cluster_id[UUID_BYTES];
@@ -61,12 +66,16 @@ int shard_thread_peers(struct shard_thread *t, struct peer_table *table);
 /* Takes a connection over whose hello asks for this shard. */
 int shard_thread_adopt(struct shard_thread *t, struct rpc_parcel *parcel);
 
+/* Takes part in a generation of checkpoints; on_checkpointed follows. */
+int shard_thread_checkpoint(struct shard_thread *t, uint64_t generation);
+
 /* For status; from any thread, a tick old. */
 struct shard_thread_counts {
     _Atomic uint32_t members;
     _Atomic uint32_t primary;
     _Atomic uint32_t waiting;
     _Atomic uint64_t records;
+    _Atomic uint64_t log_bytes; /* written since the start */
 };
 const struct shard_thread_counts *shard_thread_counts(const struct shard_thread *t);
 /* Loop turns: does it live? */

@@ -90,10 +90,15 @@ uint32_t cluster_find(const struct cluster *c, const uint8_t id[UUID_BYTES])
     return 0;
 }
 
-/* The process that is known, or the next start of one that never learned that it was accepted. */
+/* The process that is known, or a later start of one that never learned that it was accepted. */
 static bool is_same_start(const struct cluster_server *known, const struct msg_register *m)
 {
-    return m->random == known->random || (m->prior != 0 && m->prior == known->random);
+    bool same = m->random == known->random;
+
+    for (uint32_t i = 0; i < m->n_priors; i++) {
+        same = same || m->priors[i] == known->random;
+    }
+    return same;
 }
 
 uint32_t cluster_attached(const struct cluster *c, uint32_t servers[SERVERS_MAX])

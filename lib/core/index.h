@@ -16,6 +16,11 @@ struct index_record {
     uint8_t kind;        /* ENTRY_SET or ENTRY_DELETE (a tombstone) */
 };
 
+/* As bytes, little-endian: seq 8, segment 4, offset 4, length 4, expiry 4, kind 1. */
+#define INDEX_RECORD_BYTES 25
+void index_record_encode(const struct index_record *r, uint8_t out[INDEX_RECORD_BYTES]);
+struct index_record index_record_decode(const uint8_t *p);
+
 struct index;
 
 typedef void (*index_walk_fn)(void *ctx, const uint8_t *key, size_t key_len,

@@ -509,17 +509,19 @@ static void on_session(struct manager *m, const struct manager_event *e)
 
 /* ---- the log ---- */
 
+static void push_row(struct manager *m, const struct view_row *row)
+{
+    for (unsigned i = 0; i < row->n_members; i++) {
+        if (manager_server_is_up(m, row->members[i])) {
+            act(m, MANAGER_DO_VIEW, m->links[row->members[i] - 1].conn, 0)->row = *row;
+        }
+    }
+}
+
 static void push_rows(struct manager *m)
 {
-    const struct hashspace *h = &m->cluster.space;
-
     for (size_t i = 0; i < m->effect.n_rows && m->leader; i++) {
-        const struct view_row *row = &h->rows[m->effect.rows[i]];
-        for (unsigned j = 0; j < row->n_members; j++) {
-            if (manager_server_is_up(m, row->members[j])) {
-                act(m, MANAGER_DO_VIEW, m->links[row->members[j] - 1].conn, 0)->row = *row;
-            }
-        }
+        push_row(m, &m->cluster.space.rows[m->effect.rows[i]]);
     }
 }
 
@@ -633,7 +635,8 @@ static void tick(struct manager *m)
     views_propose(m);
 }
 
-/* What was known by hearsay belongs to the time as leader. */
+/* What was known by hearsay belongs to the time as leader; rows that committed before it were
+ * pushed to nobody. */
 static void on_leader(struct manager *m, bool leader)
 {
     m->leader = leader;
@@ -641,6 +644,9 @@ static void on_leader(struct manager *m, bool leader)
     m->views_tag = 0;
     for (uint32_t p = 0; p < m->n_needs; p++) {
         need_clear(m, p);
+        if (leader) {
+            push_row(m, &m->cluster.space.rows[p]);
+        }
     }
 }
 

@@ -263,6 +263,21 @@ static bool answered_before(struct shard *s, struct replica *r, struct asker ask
 
 /* ---- the door ---- */
 
+/* A write that was proposed while the record lived must not come after a miss by its end: the read
+ * waits for the newest pending write of the key, and is answered from that. False: there is none.
+ */
+static bool read_pending(struct shard *s, struct replica *r, struct asker asker,
+                         const struct op *op, uint64_t now_usec)
+{
+    struct tail_entry *te = replica_pending(s, r, op->key, op->key_len);
+    bool alive = te && is_alive(&r->flush, &te->e, now_usec);
+
+    if (te) {
+        replica_waiter_add(s, te, asker, alive ? RESULT_VALUE : RESULT_NOT_FOUND, alive);
+    }
+    return te != NULL;
+}
+
 static void read_record(struct shard *s, struct replica *r, struct asker asker, const struct op *op)
 {
     uint64_t now_usec = replica_now(s, r);
@@ -276,6 +291,9 @@ static void read_record(struct shard *s, struct replica *r, struct asker asker, 
     }
     if (is_alive(&r->flush, &e, now_usec)) {
         answer_value(s, asker, &e);
+        return;
+    }
+    if (read_pending(s, r, asker, op, now_usec)) {
         return;
     }
     answer(s, asker, RESULT_NOT_FOUND);

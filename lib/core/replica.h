@@ -54,6 +54,7 @@ struct replica {
     uint64_t view_group; /* the view is durable when this group is */
     struct member members[REPLICAS_MAX];
     struct index *index;
+    struct position replay_from; /* what stands before it came with a checkpoint */
 
     /* the tail: entries with seq commit.seq + 1 .. last.seq, in a ring */
     struct tail_entry **ring;
@@ -167,6 +168,8 @@ void flush_apply(struct flush_mark *f, const struct entry *e);
 void replica_waiter_add(struct shard *s, struct tail_entry *te, struct asker asker, uint8_t answer,
                         bool own);
 void shard_halt(struct shard *s, const char *why);
+/* NULL: not a partition of this shard. */
+struct replica *shard_replica(const struct shard *s, uint32_t partition);
 
 /* ---- stream.c: prepares, acks, resends ---- */
 

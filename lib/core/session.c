@@ -57,22 +57,94 @@ static void session_trim(struct session *s)
     s->n = kept;
 }
 
+static struct session *session_add(struct session_table *t, uint64_t id)
+{
+    struct session *s = mem_zalloc(1, sizeof(*s));
+
+    s->id = id;
+    map_insert(&t->map, &s->node, map_hash_u64(id));
+    return s;
+}
+
+static void answer_add(struct session *s, const struct session_answer *answer)
+{
+    mem_grow(&s->answers, &s->cap, s->n + 1, sizeof(*s->answers));
+    s->answers[s->n++] = *answer;
+}
+
 void session_record(struct session_table *t, const struct op_id *op,
                     const struct session_answer *answer)
 {
     struct session *s = session_find(t, op->session);
 
     if (!s) {
-        s = mem_zalloc(1, sizeof(*s));
-        s->id = op->session;
-        map_insert(&t->map, &s->node, map_hash_u64(s->id));
+        s = session_add(t, op->session);
     }
     if (op->first > s->first) {
         s->first = op->first;
         session_trim(s);
     }
-    mem_grow(&s->answers, &s->cap, s->n + 1, sizeof(*s->answers));
-    s->answers[s->n++] = *answer;
+    answer_add(s, answer);
+}
+
+static void answer_put(struct buf *b, const struct session_answer *a)
+{
+    mp_put_array(b, 6);
+    mp_put_uint(b, a->number);
+    mp_put_uint(b, a->at.view);
+    mp_put_uint(b, a->at.seq);
+    mp_put_uint(b, a->code);
+    mp_put_uint(b, a->value);
+    mp_put_uint(b, a->cas);
+}
+
+static struct session_answer answer_get(struct mp_reader *r)
+{
+    struct session_answer a = { 0 };
+
+    mp_get_array_exact(r, 6);
+    a.number = mp_get_uint(r);
+    a.at.view = (uint32_t) mp_get_uint_max(r, UINT32_MAX);
+    a.at.seq = mp_get_uint(r);
+    a.code = (uint8_t) mp_get_uint_max(r, UINT8_MAX);
+    a.value = mp_get_uint(r);
+    a.cas = mp_get_uint(r);
+    return a;
+}
+
+void session_table_put(struct buf *b, const struct session_table *t)
+{
+    mp_put_array(b, (uint32_t) t->map.count);
+    for (size_t i = 0; i < t->map.n_buckets; i++) {
+        for (const struct map_node *n = t->map.buckets[i]; n; n = n->next) {
+            const struct session *s = MAP_ENTRY(n, struct session, node);
+            mp_put_array(b, 3);
+            mp_put_uint(b, s->id);
+            mp_put_uint(b, s->first);
+            mp_put_array(b, (uint32_t) s->n);
+            for (size_t j = 0; j < s->n; j++) {
+                answer_put(b, &s->answers[j]);
+            }
+        }
+    }
+}
+
+void session_table_get(struct mp_reader *r, struct session_table *t)
+{
+    uint32_t n = mp_get_array(r);
+
+    for (uint32_t i = 0; i < n && !r->failed; i++) {
+        struct session *s;
+        uint32_t n_answers;
+        mp_get_array_exact(r, 3);
+        s = session_add(t, mp_get_uint(r));
+        s->first = mp_get_uint(r);
+        n_answers = mp_get_array(r);
+        for (uint32_t j = 0; j < n_answers && !r->failed; j++) {
+            struct session_answer a = answer_get(r);
+            answer_add(s, &a);
+        }
+    }
 }
 
 void session_table_free(struct session_table *t)

@@ -6,6 +6,7 @@
 
 #include "base/map.h"
 #include "wire/entry.h"
+#include "wire/mp.h"
 
 /* Numbers that a session may have under way in one partition. */
 #define SESSION_WINDOW 1024
@@ -35,5 +36,11 @@ enum session_verdict session_look(const struct session_table *t, const struct op
 /* An entry of this operation was applied. Trims what the session no longer waits for. */
 void session_record(struct session_table *t, const struct op_id *op,
                     const struct session_answer *answer);
+
+/* One MessagePack item: [[session, first, [[number, view, seq, code, value, cas]…]]…], for
+ * checkpoints. */
+void session_table_put(struct buf *b, const struct session_table *t);
+/* Reads it into an empty table; look at r->failed. */
+void session_table_get(struct mp_reader *r, struct session_table *t);
 
 void session_table_free(struct session_table *t);

@@ -92,8 +92,7 @@ void shard_halt(struct shard *s, const char *why)
     }
 }
 
-/* NULL: not a partition of this shard. */
-static struct replica *replica_find(const struct shard *s, uint32_t partition)
+struct replica *shard_replica(const struct shard *s, uint32_t partition)
 {
     const struct wal_options *l = &s->o.log;
 
@@ -135,6 +134,9 @@ static int replay_commit(struct shard *s, struct replica *r, const struct frame 
     if (frame_commit_decode(f, &name) < 0) {
         return -EBADMSG;
     }
+    if (name.seq <= r->commit.seq) { /* noted behind a checkpoint that had it */
+        return 0;
+    }
     te = replica_tail(r, name.seq);
     if (!te || !name_equal(te->e.name, name)) {
         return -EBADMSG;
@@ -161,12 +163,15 @@ static int replay_view(struct replica *r, const struct frame *f)
 
 int shard_replay_frame(struct shard *s, const struct frame *f, struct position at)
 {
-    struct replica *r = replica_find(s, f->partition);
+    struct replica *r = shard_replica(s, f->partition);
     struct actions none = { 0 };
     int err;
 
     if (!r) {
         return f->partition < s->o.log.partitions ? 0 : -EBADMSG;
+    }
+    if (position_compare(at, r->replay_from) < 0) {
+        return 0;
     }
     s->out = &none;
     switch (f->kind) {
@@ -328,7 +333,7 @@ static void key_op(struct shard *s, const struct shard_event *e)
     uint32_t partition = op->code == OP_FLUSH
                              ? (uint32_t) MIN_OF(op->operand, PARTITIONS_MAX)
                              : hashspace_partition_of_hash(hashspace_hash(op->key, op->key_len), n);
-    struct replica *r = replica_find(s, partition);
+    struct replica *r = shard_replica(s, partition);
 
     if (r) {
         propose_op(s, r, e->op.asker, op);
@@ -342,7 +347,7 @@ static void key_op(struct shard *s, const struct shard_event *e)
 static void key_peek(struct shard *s, const struct shard_event *e)
 {
     uint64_t hash = hashspace_hash(e->peek.key, e->peek.key_len);
-    struct replica *r = replica_find(s, hashspace_partition_of_hash(hash, s->o.log.partitions));
+    struct replica *r = shard_replica(s, hashspace_partition_of_hash(hash, s->o.log.partitions));
 
     if (r) {
         propose_peek(s, r, e->peek.asker, e->peek.key, e->peek.key_len);
@@ -383,13 +388,13 @@ static struct replica *event_replica(const struct shard *s, const struct shard_e
     switch (e->kind) {
     case SHARD_FLOOR:
     case SHARD_VIEW:
-        return replica_find(s, e->row.partition);
+        return shard_replica(s, e->row.partition);
     case SHARD_PREPARE:
-        return replica_find(s, e->prepare.partition);
+        return shard_replica(s, e->prepare.partition);
     case SHARD_COMMIT:
-        return replica_find(s, e->commit.partition);
+        return shard_replica(s, e->commit.partition);
     default:
-        return replica_find(s, e->note.partition);
+        return shard_replica(s, e->note.partition);
     }
 }
 
@@ -456,7 +461,7 @@ void shard_count(const struct shard *s, struct shard_counts *ret)
 
 int shard_replica_info(const struct shard *s, uint16_t partition, struct replica_info *ret)
 {
-    const struct replica *r = replica_find(s, partition);
+    const struct replica *r = shard_replica(s, partition);
     const struct tail_entry *te;
 
     if (!r) {
@@ -477,7 +482,7 @@ int shard_replica_info(const struct shard *s, uint16_t partition, struct replica
 void shard_tail_walk(const struct shard *s, uint16_t partition,
                      void (*fn)(void *ctx, const struct entry *e, bool durable), void *ctx)
 {
-    const struct replica *r = replica_find(s, partition);
+    const struct replica *r = shard_replica(s, partition);
 
     for (uint64_t seq = r ? r->commit.seq + 1 : 1; r && seq <= r->last.seq; seq++) {
         fn(ctx, &replica_tail(r, seq)->e, seq <= r->durable_seq);
@@ -489,7 +494,7 @@ int shard_record(const struct shard *s, const uint8_t *key, size_t key_len,
 {
     uint64_t hash = hashspace_hash(key, key_len);
     const struct replica *r =
-        replica_find(s, hashspace_partition_of_hash(hash, s->o.log.partitions));
+        shard_replica(s, hashspace_partition_of_hash(hash, s->o.log.partitions));
 
     return r ? r->index->ops->get(r->index, key, key_len, ret) : -ENOENT;
 }

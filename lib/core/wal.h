@@ -68,6 +68,10 @@ static inline bool wal_dirty(const struct wal *l)
     return buf_len(&l->bytes) > 0;
 }
 
+/* Where the next appended frame will stand, or behind that: a frame with a payload at or after it
+ * was appended later than this call, one before it earlier. */
+struct position wal_end(const struct wal *l);
+
 /* Emits the writes and one sync for what was gathered, if anything; the next group begins. */
 void wal_flush(struct wal *l, struct actions *out);
 /* After the actions of a flush were carried out: gives the gathered bytes up. */
@@ -88,6 +92,7 @@ struct wal_segment {
     const uint8_t *data;
     size_t bytes;
     struct segment_head head;
+    bool trusted; /* wholly below what a checkpoint covers: set by the caller, not looked through */
     size_t good_bytes; /* keep this much; 0: remove the file */
 };
 

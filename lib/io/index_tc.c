@@ -1,6 +1,5 @@
 #include "io/index_tc.h"
 
-#include "base/bytes.h"
 #include "base/mem.h"
 
 #include <errno.h>
@@ -17,7 +16,6 @@
 #define ALIGN_POWER        0 /* records are small: no padding between them */
 #define FREE_POWER         10
 #define MAPPED_BYTES_FIRST (INT64_C(64) << 20)
-#define RECORD_BYTES       25 /* seq 8, segment 4, offset 4, bytes 4, expiry 4, kind 1 */
 
 struct index_tc {
     struct index base;
@@ -26,27 +24,6 @@ struct index_tc {
     int64_t buckets;
     uint16_t partition;
 };
-
-static void record_encode(const struct index_record *r, uint8_t out[RECORD_BYTES])
-{
-    bytes_put_u64(out, r->seq);
-    bytes_put_u32(out + 8, r->at.segment);
-    bytes_put_u32(out + 12, r->at.offset);
-    bytes_put_u32(out + 16, r->bytes);
-    bytes_put_u32(out + 20, r->expiry_sec);
-    out[24] = r->kind;
-}
-
-static struct index_record record_decode(const uint8_t *p)
-{
-    return (struct index_record){
-        .seq = bytes_get_u64(p),
-        .at = { bytes_get_u32(p + 8), bytes_get_u32(p + 12) },
-        .bytes = bytes_get_u32(p + 16),
-        .expiry_sec = bytes_get_u32(p + 20),
-        .kind = p[24],
-    };
-}
 
 /* Opens an empty database with that many buckets in a new memfd. */
 static int database_new(uint16_t partition, int64_t buckets, TCHDB **ret_db, int *ret_fd)
@@ -82,12 +59,12 @@ static int index_tc_get(struct index *x, const uint8_t *key, size_t key_len,
                         struct index_record *ret)
 {
     struct index_tc *t = (struct index_tc *) x;
-    uint8_t bytes[RECORD_BYTES];
+    uint8_t bytes[INDEX_RECORD_BYTES];
 
-    if (tchdbget3(t->db, key, (int) key_len, bytes, RECORD_BYTES) != RECORD_BYTES) {
+    if (tchdbget3(t->db, key, (int) key_len, bytes, INDEX_RECORD_BYTES) != INDEX_RECORD_BYTES) {
         return -ENOENT;
     }
-    *ret = record_decode(bytes);
+    *ret = index_record_decode(bytes);
     return 0;
 }
 
@@ -122,10 +99,10 @@ static int index_tc_put(struct index *x, const uint8_t *key, size_t key_len,
                         const struct index_record *rec)
 {
     struct index_tc *t = (struct index_tc *) x;
-    uint8_t bytes[RECORD_BYTES];
+    uint8_t bytes[INDEX_RECORD_BYTES];
 
-    record_encode(rec, bytes);
-    if (!tchdbput(t->db, key, (int) key_len, bytes, RECORD_BYTES)) {
+    index_record_encode(rec, bytes);
+    if (!tchdbput(t->db, key, (int) key_len, bytes, INDEX_RECORD_BYTES)) {
         return -ENOSPC;
     }
     if (tchdbrnum(t->db) > (uint64_t) t->buckets * RECORDS_PER_BUCKET) {
@@ -149,8 +126,8 @@ static bool walk_record(const void *key, int key_len, const void *value, int val
     const struct walk *w = ctx;
     struct index_record rec;
 
-    if (value_len == RECORD_BYTES) {
-        rec = record_decode(value);
+    if (value_len == INDEX_RECORD_BYTES) {
+        rec = index_record_decode(value);
         w->fn(w->ctx, key, (size_t) key_len, &rec);
     }
     return true;

@@ -31,6 +31,7 @@ struct sync_job {
     size_t n_fds;
     bool dir; /* a file was made since the last job */
     uint64_t group;
+    bool flush; /* flush_fn waits for this one */
     int error;
 };
 
@@ -42,6 +43,9 @@ struct segment_writer {
     size_t first_unsynced; /* in own */
     int dir_fd;
     bool dir_unsynced;
+    uint64_t bytes;              /* written so far */
+    void (*flush_fn)(void *ctx); /* NULL: nobody waits */
+    void *flush_ctx;
     uint64_t written_group; /* last whose sync was asked for */
     bool failed;
     bool closed; /* being freed: what is still posted does nothing */
@@ -74,6 +78,7 @@ static void job_end(void *arg)
     struct sync_job *j = arg;
     struct segment_writer *w = j->writer;
     uint64_t group = j->group;
+    bool flush = j->flush;
     int error = j->error;
 
     free(j->fds);
@@ -88,9 +93,13 @@ static void job_end(void *arg)
     }
     if (w->o.sync == SYNC_ALWAYS) {
         w->o.on_synced(w->o.ctx, group);
-        if (w->written_group > group) {
-            job_begin(w);
-        }
+    }
+    if (flush) {
+        void (*fn)(void *) = TAKE_PTR(w->flush_fn);
+        fn(w->flush_ctx);
+    }
+    if ((w->o.sync == SYNC_ALWAYS && w->written_group > group) || w->flush_fn) {
+        job_begin(w);
     }
 }
 
@@ -138,6 +147,7 @@ static void job_begin(struct segment_writer *w)
     kumo_assert(!w->busy);
     j->writer = w;
     j->group = w->written_group;
+    j->flush = w->flush_fn != NULL;
     j->dir = w->dir_unsynced;
     j->fds = mem_alloc((w->n_own - w->first_unsynced + 1) * sizeof(*j->fds));
     for (size_t i = w->first_unsynced; i < w->n_own; i++) {
@@ -216,6 +226,7 @@ static int segment_write(struct segment_writer *w, const struct action *a)
         done += n > 0 ? (size_t) n : 0;
     }
     s->bytes += done;
+    w->bytes += done;
     s->unsynced = true;
     kumo_assert(s->bytes <= s->map_bytes);
     return 0;
@@ -269,6 +280,21 @@ void segment_writer_act(struct segment_writer *w, const struct action *a)
     if (r < 0) {
         fail(w, r, "writing the log");
     }
+}
+
+void segment_writer_flush(struct segment_writer *w, void (*fn)(void *ctx), void *ctx)
+{
+    kumo_assert(!w->flush_fn);
+    w->flush_fn = fn;
+    w->flush_ctx = ctx;
+    if (!w->busy && !w->failed) {
+        job_begin(w);
+    }
+}
+
+uint64_t segment_writer_bytes(const struct segment_writer *w)
+{
+    return w->bytes;
 }
 
 /* ---- reading ---- */

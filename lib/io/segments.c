@@ -158,12 +158,16 @@ static int dir_sync(const char *dir)
     return r;
 }
 
-int segment_set_check(struct segment_set *set, struct io_error *error)
+int segment_set_check(struct segment_set *set, uint32_t floor, struct io_error *error)
 {
     struct wal_damage damage;
     size_t kept = 0;
-    int r = wal_check(set->v, set->n, &damage);
+    int r;
 
+    for (size_t i = 0; i < set->n; i++) {
+        set->v[i].trusted = set->v[i].number < floor;
+    }
+    r = wal_check(set->v, set->n, &damage);
     if (r < 0) {
         return io_error_set(error, r,
                             "%s/%010" PRIu32 ".seg is damaged at byte %" PRIu64
@@ -171,7 +175,7 @@ int segment_set_check(struct segment_set *set, struct io_error *error)
                             set->dir, damage.segment, damage.offset, damage.what);
     }
     for (size_t i = 0; i < set->n; i++) {
-        r = segment_settle(set->dir, &set->v[i]);
+        r = set->v[i].trusted ? 0 : segment_settle(set->dir, &set->v[i]);
         if (r < 0) {
             return io_error_set(error, r, "%s/%010" PRIu32 ".seg can't be settled: %s", set->dir,
                                 set->v[i].number, strerror(-r));

@@ -20,8 +20,9 @@ struct segment_set {
 /* Finds and maps the segments, making the folder if needed. */
 int segment_set_open(struct segment_set *set, const char *data_dir, struct io_error *error);
 /* wal_check, then cuts torn tails, removes what never was durable, and makes the rest durable.
- * -EBADMSG: damage, with a sentence; nothing was changed. */
-int segment_set_check(struct segment_set *set, struct io_error *error);
+ * Segments below `floor` are covered by a checkpoint and not looked through. -EBADMSG: damage, with
+ * a sentence; nothing was changed. */
+int segment_set_check(struct segment_set *set, uint32_t floor, struct io_error *error);
 void segment_set_close(struct segment_set *set);
 /* Highest number present, 0 for none (before segment_set_check). */
 uint32_t segment_set_highest(const struct segment_set *set);
@@ -57,6 +58,12 @@ struct segment_writer *segment_writer_free(struct segment_writer *w);
 
 /* ACTION_CREATE, ACTION_WRITE and ACTION_SYNC. */
 void segment_writer_act(struct segment_writer *w, const struct action *a);
+
+/* Calls fn(ctx) on the loop, later, when all that was written so far is on the disk, whatever the
+ * mode. One at a time. Not called when that fails (on_failed is). */
+void segment_writer_flush(struct segment_writer *w, void (*fn)(void *ctx), void *ctx);
+/* Bytes written so far. */
+uint64_t segment_writer_bytes(const struct segment_writer *w);
 
 /* The shard_options.read of this writer and its set; ctx is the writer. */
 const uint8_t *segment_writer_read(void *ctx, struct position at, size_t bytes);

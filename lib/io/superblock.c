@@ -40,7 +40,10 @@ static void encode(struct buf *b, const struct superblock *s)
     mp_put_uint(b, s->start);
     mp_put_uint(b, s->first_segment);
     mp_put_bool(b, s->sent);
-    mp_put_uint(b, s->prior);
+    mp_put_array(b, s->n_priors);
+    for (uint32_t i = 0; i < s->n_priors; i++) {
+        mp_put_uint(b, s->priors[i]);
+    }
 }
 
 static int decode(const uint8_t *p, size_t bytes, struct superblock *ret)
@@ -61,7 +64,13 @@ static int decode(const uint8_t *p, size_t bytes, struct superblock *ret)
     s.start = mp_get_uint(&r);
     s.first_segment = (uint32_t) mp_get_uint_max(&r, UINT32_MAX);
     s.sent = mp_get_bool(&r);
-    s.prior = mp_get_uint(&r);
+    s.n_priors = mp_get_array(&r);
+    if (s.n_priors > PRIORS_MAX) {
+        return -EBADMSG;
+    }
+    for (uint32_t i = 0; i < s.n_priors; i++) {
+        s.priors[i] = mp_get_uint(&r);
+    }
     if (r.failed) {
         return -EBADMSG;
     }

@@ -14,10 +14,11 @@ struct superblock {
     uint32_t server;                /* its number in the cluster; 0 until then */
     uint32_t partitions;            /* of the cluster; 0 until then */
     uint64_t accepted;              /* counter of the last accepted incarnation */
-    uint64_t counter;       /* incarnation of this process: accepted + 1 until it is accepted… */
-    uint64_t random;        /* …and its other half */
-    bool sent;              /* a manager may have seen that pair… */
-    uint64_t prior;         /* …then the next start tells it as the one before its own; 0: none */
+    uint64_t counter; /* incarnation of this process: accepted + 1 until it is accepted… */
+    uint64_t random;  /* …and its other half */
+    bool sent;        /* a manager may have seen that pair… */
+    uint64_t priors[PRIORS_MAX]; /* …then the next start tells it among those before its own */
+    uint32_t n_priors;
     uint64_t start;         /* counts the starts */
     uint32_t first_segment; /* lowest segment number of this start */
 };

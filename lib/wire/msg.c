@@ -151,7 +151,10 @@ void msg_put_register(struct buf *b, const struct msg_register *m)
     mp_put_uint(b, m->shards);
     mp_put_str(b, m->name);
     mp_put_str(b, m->address);
-    mp_put_uint(b, m->prior);
+    mp_put_array(b, m->n_priors);
+    for (uint32_t i = 0; i < m->n_priors; i++) {
+        mp_put_uint(b, m->priors[i]);
+    }
 }
 
 void msg_get_register(struct mp_reader *r, struct msg_register *ret)
@@ -164,7 +167,14 @@ void msg_get_register(struct mp_reader *r, struct msg_register *ret)
     ret->shards = (uint32_t) mp_get_uint_max(r, SHARDS_MAX);
     mp_get_str(r, ret->name, sizeof(ret->name));
     mp_get_str(r, ret->address, sizeof(ret->address));
-    ret->prior = mp_get_uint(r);
+    ret->n_priors = mp_get_array(r);
+    if (ret->n_priors > PRIORS_MAX) {
+        ret->n_priors = 0;
+        r->failed = true;
+    }
+    for (uint32_t i = 0; i < ret->n_priors; i++) {
+        ret->priors[i] = mp_get_uint(r);
+    }
     array_end(r, left);
     if (ret->shards == 0 || ret->name[0] == 0 || ret->address[0] == 0) {
         r->failed = true;

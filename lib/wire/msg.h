@@ -23,6 +23,8 @@
 #define ADDRESS_BYTES_MAX 280 /* host:port, with NUL */
 #define SERVERS_MAX       1024
 #define SHARDS_MAX        64
+/* starts in a row that lose their acceptance and yet get an incarnation of their own */
+#define PRIORS_MAX 8
 
 /* A message that isn't only values: rows of a whole hash space, a batch of view changes. */
 #define MSG_BYTES_MAX (8u << 20)
@@ -132,8 +134,9 @@ struct msg_register {
     uint8_t server_id[UUID_BYTES];
     uint64_t counter;
     uint64_t random;
-    uint64_t prior; /* random number of an earlier start with this counter, whose acceptance may
-                       have been lost; 0 */
+    /* random numbers of earlier starts with this counter, whose acceptance may have been lost */
+    uint64_t priors[PRIORS_MAX];
+    uint32_t n_priors;
     uint32_t shards;
     char name[NAME_BYTES_MAX];
     char address[ADDRESS_BYTES_MAX];

@@ -185,15 +185,11 @@ static void begin(struct sim *s)
     faults_begin(s);
 }
 
-void sim_run(struct sim *s, uint64_t seed, const struct options *o)
+/* Heals, waits, and looks at what is left. */
+static void finish(struct sim *s)
 {
-    *s = (struct sim){ .o = o, .seed = seed, .rng = { seed } };
-    if (o->record) {
-        s->lines = mem_zalloc(SIM_LINES_MAX, sizeof(*s->lines));
-    }
-    setup_draw(s);
-    begin(s);
-    run_until(s, s->setup.faults_end_usec);
+    static void (*const steps[])(struct sim * s) = { work_probe_end, check_equal, check_histories };
+
     sim_trace(s, "everything is healed");
     faults_heal(s);
     run_until(s, s->setup.faults_end_usec + 8 * USEC_PER_SEC);
@@ -203,14 +199,22 @@ void sim_run(struct sim *s, uint64_t seed, const struct options *o)
         work_probe(s);
         run_until(s, s->setup.end_usec);
     }
-    if (!s->failed) {
-        work_probe_end(s);
+    for (size_t i = 0; i < ARRAY_LEN(steps) && !s->failed; i++) {
+        steps[i](s);
     }
-    if (!s->failed) {
-        check_equal(s);
+}
+
+void sim_run(struct sim *s, uint64_t seed, const struct options *o)
+{
+    *s = (struct sim){ .o = o, .seed = seed, .rng = { seed } };
+    if (o->record) {
+        s->lines = mem_zalloc(SIM_LINES_MAX, sizeof(*s->lines));
     }
+    setup_draw(s);
+    begin(s);
+    run_until(s, s->setup.faults_end_usec);
     if (!s->failed) {
-        check_histories(s);
+        finish(s);
     }
     if (!s->failed && s->counts.writes_ok == 0) {
         sim_fail(s, "no write was acknowledged: the run tested nothing");

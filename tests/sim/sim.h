@@ -99,8 +99,9 @@ struct superblock {
     uint64_t accepted; /* counter of the last accepted incarnation */
     uint64_t counter;  /* of this process's incarnation */
     uint64_t random;
-    uint64_t prior; /* random number of the start before, if its acceptance may have been lost */
-    bool sent;      /* this start's registration may have left */
+    uint64_t priors[PRIORS_MAX]; /* of starts whose acceptance may have been lost */
+    uint32_t n_priors;
+    bool sent;              /* this start's registration may have left */
     uint32_t first_segment; /* of this start: numbers are never used again */
     uint32_t number;
     uint32_t partitions;

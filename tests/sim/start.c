@@ -147,15 +147,19 @@ static void super_begun(struct sim *s, struct event *e)
 static void super_begin(struct sim *s, struct server *sv)
 {
     struct superblock *b = &sv->super;
+    bool fresh = b->counter != b->accepted + 1;
 
-    if (b->counter != b->accepted + 1) {
+    if (fresh) {
         b->counter = b->accepted + 1;
-        b->prior = 0;
-    } else if (b->sent) {
-        b->prior = b->random;
+        b->n_priors = 0;
+    } else if (b->sent && b->n_priors < PRIORS_MAX) {
+        b->priors[b->n_priors++] = b->random;
+        fresh = true;
     }
-    b->sent = false;
-    b->random = rng_u64(&s->rng) | 1;
+    if (fresh) {
+        b->sent = false;
+        b->random = rng_u64(&s->rng);
+    }
     b->start++;
     b->first_segment = MAX_OF(b->first_segment, sv->highest_segment) + 1;
     super_write(s, sv, super_begun, NULL);
@@ -218,7 +222,8 @@ static void register_send(struct sim *s, struct event *e)
     memcpy(m->registration.server_id, sv->id, UUID_BYTES);
     m->registration.counter = sv->super.counter;
     m->registration.random = sv->super.random;
-    m->registration.prior = sv->super.prior;
+    memcpy(m->registration.priors, sv->super.priors, sizeof(sv->super.priors));
+    m->registration.n_priors = sv->super.n_priors;
     m->registration.shards = sv->n_shards;
     memcpy(m->registration.name, sv->name, sizeof(sv->name));
     memcpy(m->registration.address, sv->name, sizeof(sv->name));

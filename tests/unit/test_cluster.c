@@ -191,14 +191,16 @@ static void test_register_lost_acceptance(void **state)
     enrol(g, 1, 5, 500);
     enrol(g, 1, 6, 600);
     assert_non_null(cluster_refuses(&g->c, &original));
-    original.prior = copy.prior = 600;
+    original.priors[1] = copy.priors[0] = 600;
+    original.n_priors = 2;
+    copy.n_priors = 1;
     assert_null(cluster_refuses(&g->c, &original));
     cluster_put_register(&g->command, &original);
     apply(g);
     assert_int_equal(g->c.servers[0].random, 700);
     assert_null(cluster_refuses(&g->c, &original)); /* the same process comes again */
     assert_non_null(cluster_refuses(&g->c, &copy));
-    copy.prior = 0;
+    copy.n_priors = 0;
     assert_non_null(cluster_refuses(&g->c, &copy));
 }
 

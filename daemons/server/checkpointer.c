@@ -1,0 +1,108 @@
+/* Generations of checkpoints: begun when enough log was written and at a clean stop, published when
+ * every shard has written its part and synced its log through every X in it. */
+#include "io/log.h"
+#include "server_private.h"
+
+#include "base/cleanup.h"
+#include "base/mem.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint64_t log_bytes(const struct server *s)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < s->n_shards; i++) {
+        const struct shard_thread_counts *c = shard_thread_counts(s->shards[i]);
+        bytes += atomic_load_explicit(&c->log_bytes, memory_order_relaxed);
+    }
+    return bytes;
+}
+
+static void generation_end(struct server *s)
+{
+    s->generation.running = false;
+    manifest_free(&s->generation.manifest);
+    if (s->generation.last) {
+        loop_stop(s->loop);
+    }
+}
+
+static void generation_begin(struct server *s)
+{
+    struct generation *g = &s->generation;
+
+    g->number = MAX_OF(g->number, s->checkpoints.highest) + 1;
+    g->running = true;
+    g->shards_done = 0;
+    g->log_bytes = log_bytes(s);
+    g->manifest =
+        (struct manifest){ .generation = g->number, .partitions = s->superblock.partitions };
+    g->manifest.items = mem_zalloc(g->manifest.partitions, sizeof(*g->manifest.items));
+    log_debug("checkpoint generation %llu begins", (unsigned long long) g->number);
+    for (uint32_t i = 0; i < s->n_shards; i++) {
+        if (shard_thread_checkpoint(s->shards[i], g->number) < 0) {
+            checkpointer_shard_done(s, g->number, NULL, 0, -ENOBUFS);
+            return;
+        }
+    }
+}
+
+static void on_published(void *ctx, int status)
+{
+    struct server *s = ctx;
+
+    if (status < 0) {
+        log_error("checkpoint generation %llu could not be written: %s; the log keeps everything",
+                  (unsigned long long) s->generation.number, strerror(-status));
+    } else {
+        log_info("checkpoint generation %llu is written",
+                 (unsigned long long) s->generation.number);
+    }
+    generation_end(s);
+}
+
+void checkpointer_shard_done(void *ctx, uint64_t generation, const struct manifest_item *items,
+                             size_t n, int status)
+{
+    struct server *s = ctx;
+    struct generation *g = &s->generation;
+    struct buf b = { 0 };
+
+    if (!g->running || generation != g->number) {
+        return;
+    }
+    if (status < 0) {
+        on_published(s, status);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        g->manifest.items[items[i].partition] = items[i];
+    }
+    if (++g->shards_done < s->n_shards) {
+        return;
+    }
+    manifest_encode(&b, &g->manifest);
+    checkpoint_writer_publish(s->checkpoint_writer, g->number, b.data, buf_len(&b), s->loop,
+                              on_published, s);
+}
+
+void checkpointer_tick(struct server *s)
+{
+    if (s->serving && !s->generation.running &&
+        log_bytes(s) - s->generation.log_bytes >= s->settings->checkpoint_log_bytes) {
+        generation_begin(s);
+    }
+}
+
+void checkpointer_stop(struct server *s)
+{
+    s->generation.last = true;
+    if (s->n_shards == 0 || s->n_replayed < s->n_shards || s->failed) {
+        loop_stop(s->loop);
+    } else if (!s->generation.running) {
+        generation_begin(s);
+    }
+}
