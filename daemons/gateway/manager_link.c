@@ -1,0 +1,291 @@
+#include "manager_link.h"
+
+#include "base/mem.h"
+#include "gateway.h"
+#include "io/clock.h"
+#include "io/log.h"
+#include "io/loop.h"
+#include "io/rpc.h"
+#include "thread.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What a thread is to get. */
+struct want {
+    struct manager_link *manager;
+    struct thread *thread;
+    bool wanted;
+    bool asked; /* and the answer is under way */
+};
+
+struct manager_link {
+    struct gateway *gateway;
+    struct rpc_link *rpc_link;
+    struct loop_timer *timer; /* while something is wanted */
+    struct hashspace table;
+    struct want sessions[THREADS_MAX];
+    bool table_wanted;
+    bool table_asked;
+    bool down_told;
+};
+
+static void ask_all(struct manager_link *m);
+
+/* ---- answers ---- */
+
+/* A request failed: another manager may know better. */
+static void answer_failed(struct manager_link *m, const char *what, const struct rpc_answer *answer)
+{
+    if (answer->status == -ECONNRESET) {
+        return; /* on_closed has told */
+    }
+    log_ratelimit(LOG_LEVEL_NOTICE, "the manager gave no %s: %s; asking again", what,
+                  answer->error_text);
+    rpc_link_next(m->rpc_link);
+}
+
+static void table_merge(struct manager_link *m, struct mp_reader *r)
+{
+    const uint8_t *bytes = r->p;
+
+    if (hashspace_merge(&m->table, r) < 0) {
+        log_ratelimit(LOG_LEVEL_ERROR, "a manager sent a hash space that can't be read");
+        return;
+    }
+    for (unsigned i = 0; i < m->gateway->n_threads; i++) {
+        thread_give_table(m->gateway->threads[i], bytes, (size_t) (r->p - bytes));
+    }
+    gateway_update_status(m->gateway);
+}
+
+static void on_table(void *ctx, const struct rpc_answer *answer)
+{
+    struct manager_link *m = ctx;
+
+    m->table_asked = false;
+    if (answer->status < 0) {
+        answer_failed(m, "hash space", answer);
+        return;
+    }
+    m->table_wanted = false;
+    table_merge(m, answer->result);
+}
+
+static void on_session(void *ctx, const struct rpc_answer *answer)
+{
+    struct want *w = ctx;
+    uint64_t session;
+
+    w->asked = false;
+    if (answer->status < 0) {
+        answer_failed(w->manager, "session", answer);
+        return;
+    }
+    (void) mp_get_array(answer->result);
+    session = mp_get_uint(answer->result);
+    if (answer->result->failed || session == 0) {
+        log_ratelimit(LOG_LEVEL_ERROR, "a manager sent a session that can't be read");
+        return;
+    }
+    w->wanted = false;
+    thread_give_session(w->thread, session);
+}
+
+/* ---- requests ---- */
+
+static bool ask(struct manager_link *m, uint32_t method, rpc_answer_fn fn, void *ctx)
+{
+    struct rpc *rpc = rpc_link_rpc(m->rpc_link);
+    struct buf *out;
+
+    if (!rpc ||
+        rpc_begin_request(rpc, method, fn, ctx, MANAGER_LINK_REQUEST_USEC, &out, NULL) < 0) {
+        return false;
+    }
+    mp_put_array(out, 0);
+    return rpc_end(rpc) == 0;
+}
+
+/* Asks for what is wanted and not under way, now and until it is there. */
+static void ask_all(struct manager_link *m)
+{
+    bool wanted = m->table_wanted;
+
+    if (m->table_wanted && !m->table_asked) {
+        m->table_asked = ask(m, MSG_TABLE, on_table, m);
+    }
+    for (unsigned i = 0; i < m->gateway->n_threads; i++) {
+        struct want *w = &m->sessions[i];
+        wanted |= w->wanted;
+        if (w->wanted && !w->asked) {
+            w->asked = ask(m, MSG_SESSION, on_session, w);
+        }
+    }
+    if (wanted && !loop_timer_active(m->timer)) {
+        loop_timer_start(m->timer, MANAGER_LINK_RETRY_USEC);
+    }
+}
+
+static void on_timer(void *ctx)
+{
+    ask_all(ctx);
+}
+
+void manager_link_want_table(struct manager_link *m)
+{
+    m->table_wanted = true;
+    ask_all(m);
+}
+
+void manager_link_want_session(struct manager_link *m, struct thread *t)
+{
+    m->sessions[t->index].wanted = true;
+    ask_all(m);
+}
+
+/* ---- the connection ---- */
+
+static void pack_hello(struct rpc *rpc, void *ctx, struct buf *out)
+{
+    struct manager_link *m = ctx;
+    struct msg_hello h = { .protocol_min = MSG_PROTOCOL_MIN,
+                           .protocol_max = MSG_PROTOCOL_MAX,
+                           .role = ROLE_GATEWAY,
+                           .shard = SHARD_NONE,
+                           .clock_usec = clock_real_usec() };
+
+    (void) rpc;
+    memcpy(h.cluster_id, m->table.cluster_id, UUID_BYTES);
+    msg_put_hello(out, &h);
+}
+
+static int on_up(struct rpc *rpc, void *ctx, struct mp_reader *answer)
+{
+    struct manager_link *m = ctx;
+    struct msg_hello h;
+
+    msg_get_hello(answer, &h);
+    if (answer->failed || h.role != ROLE_MANAGER) {
+        log_ratelimit(LOG_LEVEL_ERROR, "there is no manager at %s", rpc_peer_name(rpc));
+        return -EBADMSG;
+    }
+    if (m->down_told) {
+        log_notice("connected to the manager at %s", rpc_peer_name(rpc));
+        m->down_told = false;
+    }
+    m->table_wanted = true;
+    ask_all(m);
+    gateway_update_status(m->gateway);
+    return 0;
+}
+
+static void on_notify(struct rpc *rpc, void *ctx, uint32_t method, struct mp_reader *params)
+{
+    (void) rpc;
+    if (method == MSG_TABLE_CHANGED) {
+        table_merge(ctx, params);
+    }
+}
+
+static void on_closed(struct rpc *rpc, void *ctx, int error, const char *why)
+{
+    struct manager_link *m = ctx;
+
+    (void) rpc;
+    (void) error;
+    if (!m->down_told && !m->gateway->stopping) {
+        log_warning("no connection to the manager at %s: %s; trying again", rpc_peer_name(rpc),
+                    why);
+        m->down_told = true;
+    }
+    gateway_update_status(m->gateway);
+}
+
+static const struct rpc_ops manager_ops = {
+    .pack_hello = pack_hello,
+    .on_up = on_up,
+    .on_notify = on_notify,
+    .on_closed = on_closed,
+};
+
+/* ---- life ---- */
+
+static int addresses_parse(const struct conf_list *list, struct addr *addrs, struct io_error *error)
+{
+    size_t n = 0;
+    int r;
+
+    for (size_t i = 0; i < list->n; i++) {
+        r = addr_parse(list->items[i], MANAGER_PORT, addrs + n, MANAGER_LINK_ADDRESSES_MAX - n,
+                       error);
+        if (r < 0) {
+            return r;
+        }
+        n += (size_t) r;
+        if (n == MANAGER_LINK_ADDRESSES_MAX) {
+            break;
+        }
+    }
+    if (n == 0) {
+        return io_error_set(error, -EINVAL, "manager: no address is given");
+    }
+    return (int) n;
+}
+
+int manager_link_new(struct gateway *g, struct manager_link **ret_manager, struct io_error *error)
+{
+    struct rpc_config config = { .ops = &manager_ops,
+                                 .message_bytes_max = MSG_BYTES_MAX,
+                                 .out_bytes_max = MANAGER_LINK_OUT_BYTES_MAX };
+    struct addr addrs[MANAGER_LINK_ADDRESSES_MAX];
+    int n = addresses_parse(&g->settings.manager, addrs, error);
+    struct manager_link *m;
+
+    if (n < 0) {
+        return n;
+    }
+    m = mem_zalloc(1, sizeof(*m));
+    m->gateway = g;
+    for (unsigned i = 0; i < g->n_threads; i++) {
+        m->sessions[i] = (struct want){ .manager = m, .thread = g->threads[i], .wanted = true };
+    }
+    config.ctx = m;
+    m->timer = loop_timer_new(g->loop, on_timer, m);
+    m->rpc_link = rpc_link_new(g->loop, addrs, (size_t) n, &config);
+    *ret_manager = m;
+    return 0;
+}
+
+struct manager_link *manager_link_free(struct manager_link *m)
+{
+    if (!m) {
+        return NULL;
+    }
+    rpc_link_free(m->rpc_link);
+    loop_timer_free(m->timer);
+    hashspace_free(&m->table);
+    free(m);
+    return NULL;
+}
+
+bool manager_link_is_up(const struct manager_link *m)
+{
+    return rpc_link_rpc(m->rpc_link) != NULL;
+}
+
+const struct hashspace *manager_link_table(const struct manager_link *m)
+{
+    return &m->table;
+}
+
+bool manager_link_table_is_whole(const struct manager_link *m)
+{
+    for (uint32_t i = 0; i < m->table.n_partitions; i++) {
+        if (m->table.rows[i].view == 0) {
+            return false;
+        }
+    }
+    return m->table.n_partitions > 0;
+}
