@@ -37,6 +37,11 @@ static void generation_begin(struct server *s)
     g->number = MAX_OF(g->number, s->checkpoints.highest) + 1;
     g->running = true;
     g->shards_done = 0;
+    compaction_live_free(&s->compactor.live);
+    g->status = 0;
+    if (g->good == 0 && s->checkpoints.found) {
+        g->good = s->checkpoints.manifest.generation;
+    }
     g->log_bytes = log_bytes(s);
     g->manifest =
         (struct manifest){ .generation = g->number, .partitions = s->superblock.partitions };
@@ -44,8 +49,8 @@ static void generation_begin(struct server *s)
     log_debug("checkpoint generation %llu begins", (unsigned long long) g->number);
     for (uint32_t i = 0; i < s->n_shards; i++) {
         if (shard_thread_checkpoint(s->shards[i], g->number) < 0) {
-            checkpointer_shard_done(s, g->number, NULL, 0, -ENOBUFS);
-            return;
+            struct shard_generation none = { .generation = g->number, .status = -ENOBUFS };
+            checkpointer_shard_done(s, &none);
         }
     }
 }
@@ -58,40 +63,47 @@ static void on_published(void *ctx, int status)
         log_error("checkpoint generation %llu could not be written: %s; the log keeps everything",
                   (unsigned long long) s->generation.number, strerror(-status));
     } else {
+        s->generation.good = s->generation.number;
+        if (!s->generation.last) {
+            compactor_begin(s, &s->generation.manifest);
+        }
         log_info("checkpoint generation %llu is written",
                  (unsigned long long) s->generation.number);
     }
     generation_end(s);
 }
 
-void checkpointer_shard_done(void *ctx, uint64_t generation, const struct manifest_item *items,
-                             size_t n, int status)
+void checkpointer_shard_done(void *ctx, const struct shard_generation *part)
 {
     struct server *s = ctx;
     struct generation *g = &s->generation;
     struct buf b = { 0 };
 
-    if (!g->running || generation != g->number) {
+    if (!g->running || part->generation != g->number) {
         return;
     }
-    if (status < 0) {
-        on_published(s, status);
-        return;
+    if (part->status < 0) {
+        g->status = part->status;
     }
-    for (size_t i = 0; i < n; i++) {
-        g->manifest.items[items[i].partition] = items[i];
+    for (size_t i = 0; i < part->n && part->items; i++) {
+        g->manifest.items[part->items[i].partition] = part->items[i];
     }
+    compactor_count(s, &part->live);
     if (++g->shards_done < s->n_shards) {
         return;
     }
+    if (g->status < 0) {
+        on_published(s, g->status);
+        return;
+    }
     manifest_encode(&b, &g->manifest);
-    checkpoint_writer_publish(s->checkpoint_writer, g->number, b.data, buf_len(&b), s->loop,
-                              on_published, s);
+    checkpoint_writer_publish(s->checkpoint_writer, g->number, g->good, b.data, buf_len(&b),
+                              s->loop, on_published, s);
 }
 
 void checkpointer_tick(struct server *s)
 {
-    if (s->serving && !s->generation.running &&
+    if (s->serving && !s->generation.running && !s->compactor.running &&
         log_bytes(s) - s->generation.log_bytes >= s->settings->checkpoint_log_bytes) {
         generation_begin(s);
     }

@@ -25,6 +25,22 @@ static void client_free(struct client *c)
     free(c);
 }
 
+/* Another connection of the same session, or NULL. */
+static struct client *session_other(const struct client *c)
+{
+    const struct map *m = &c->thread->clients;
+
+    for (size_t i = 0; i < m->n_buckets; i++) {
+        for (struct map_node *n = m->buckets[i]; n; n = n->next) {
+            struct client *other = MAP_ENTRY(n, struct client, node);
+            if (other != c && other->session == c->session) {
+                return other;
+            }
+        }
+    }
+    return NULL;
+}
+
 /* A message that can't be read: the connection ends. */
 static void client_malformed(struct client *c, uint32_t method)
 {
@@ -110,6 +126,23 @@ static void answer_busy(struct client *c, uint64_t id)
     clients_result(c->thread, &busy);
 }
 
+/* A session comes over one connection. What still lies unread in an older one is older than
+ * anything here: an operation that was tried again over this one, and found nothing to do, must not
+ * be done by its first copy. */
+static void session_set(struct client *c, uint64_t session)
+{
+    struct client *old;
+
+    if (c->session == session || session == 0) {
+        return;
+    }
+    c->session = session;
+    while ((old = session_other(c))) {
+        rpc_close(old->rpc);
+        client_free(old);
+    }
+}
+
 static bool on_ops(struct client *c, struct mp_reader *r)
 {
     struct shard_event e = { .kind = SHARD_OP, .op = { .asker = { .conn = c->id } } };
@@ -117,6 +150,7 @@ static bool on_ops(struct client *c, struct mp_reader *r)
     uint64_t session = mp_get_uint(r);
     uint32_t n = mp_get_array(r);
 
+    session_set(c, session);
     for (uint32_t i = 0; i < n && !r->failed; i++) {
         msg_get_op(r, ENTRY_VALUE_BYTES_MAX, &e.op.op);
         if (!r->failed && is_over_limit(c)) {

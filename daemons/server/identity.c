@@ -51,6 +51,8 @@ static int superblock_begin(struct server *s, struct io_error *error)
     } else if (b->sent && b->n_priors < PRIORS_MAX) {
         b->priors[b->n_priors++] = b->random;
         fresh = true;
+    } else if (!b->sent) {
+        fresh = true;
     }
     if (fresh) {
         b->sent = false;
@@ -101,6 +103,13 @@ int identity_open(struct server *s, struct io_error *error)
     if (r < 0) {
         return r;
     }
+    if (s->superblock.compacted && !s->checkpoints.found) {
+        return io_error_set(
+            error, -EBADMSG,
+            "%s/checkpoint has no good generation, and the log alone is not everything: "
+            "this copy can't be read; nothing was changed",
+            dir);
+    }
     if (s->checkpoints.found && s->checkpoints.manifest.partitions == s->superblock.partitions) {
         floor = manifest_lowest(&s->checkpoints.manifest).segment;
     }
@@ -116,6 +125,20 @@ void identity_close(struct server *s)
         close(s->lock_fd);
         s->lock_fd = -1;
     }
+}
+
+int identity_compacted(struct server *s)
+{
+    struct io_error error;
+    int r;
+
+    if (s->superblock.compacted) {
+        return 0;
+    }
+    s->superblock.compacted = true;
+    r = superblock_write(s->settings->data_dir, &s->superblock, &error);
+    s->superblock.compacted = r == 0;
+    return r;
 }
 
 int identity_accepted(struct server *s, const struct msg_registered *m, struct io_error *error)

@@ -84,7 +84,8 @@ int server_start_shards(struct server *s, struct io_error *error)
                    .log = { .start = s->superblock.start,
                             .shards = (uint32_t) s->settings->threads,
                             .partitions = s->superblock.partitions,
-                            .first_segment = s->superblock.first_segment } },
+                            .first_segment = s->superblock.first_segment,
+                            .segment_bytes = (uint32_t) s->settings->segment_bytes } },
         .set = &s->segments,
         .checkpoints = &s->checkpoints,
         .checkpoint_writer = s->checkpoint_writer,
@@ -97,6 +98,7 @@ int server_start_shards(struct server *s, struct io_error *error)
                    .on_accuse = manager_link_accuse,
                    .on_failed = on_shard_failed,
                    .on_checkpointed = checkpointer_shard_done,
+                   .on_compacted = compactor_shard_done,
                    .on_replayed = on_replayed },
     };
 
@@ -337,6 +339,8 @@ struct server *server_stop(struct server *s)
     s->checkpoint_writer = checkpoint_writer_free(s->checkpoint_writer);
     manifest_free(&s->generation.manifest);
     (void) loop_turn(s->loop, false); /* what the threads posted last */
+    compactor_end(s);
+    compaction_live_free(&s->compactor.live);
     listener_free(s->listener);
     identity_close(s);
     hashspace_free(&s->space);

@@ -15,11 +15,28 @@
 /* The generation of checkpoints that is being written, and the last one. checkpointer.c */
 struct generation {
     uint64_t number; /* of the one under way or the last one */
+    uint64_t good;   /* the last one that was found or published; 0: none */
+    int status;      /* of the one under way: first failure of a shard */
     bool running;
     bool last;                /* the server stops when it is done */
     struct manifest manifest; /* being filled */
     uint32_t shards_done;
     uint64_t log_bytes; /* written when it began */
+};
+
+/* Victims of compaction, one after the other. compactor.c */
+struct compactor {
+    uint32_t *victims; /* fewest live bytes first */
+    size_t n;
+    size_t next;
+    bool running;
+    uint32_t shards_done;
+    int status; /* of the victim under way */
+    uint64_t copied;
+    uint64_t dropped;
+    struct compaction_live live; /* of the generation that was taken last */
+    uint32_t floor;              /* lowest segment that the last good generation needs */
+    uint32_t floor_before;       /* the one before it; 0: none */
 };
 
 struct server {
@@ -35,6 +52,7 @@ struct server {
     struct checkpoint_set checkpoints; /* what was found at the start */
     struct checkpoint_writer *checkpoint_writer;
     struct generation generation;
+    struct compactor compactor;
 
     struct shard_thread **shards;
     uint32_t n_shards;
@@ -54,6 +72,8 @@ int identity_open(struct server *s, struct io_error *error);
 void identity_close(struct server *s);
 /* This process is about to tell a manager its incarnation: durable first. */
 int identity_sending(struct server *s, struct io_error *error);
+/* A segment is about to be removed for the first time: durable first. */
+int identity_compacted(struct server *s);
 /* A manager accepted this process: durable before anything else is sent. */
 int identity_accepted(struct server *s, const struct msg_registered *m, struct io_error *error);
 
@@ -67,8 +87,16 @@ void manager_link_accuse(void *ctx, const struct msg_at *at, size_t n);
 void checkpointer_tick(struct server *s);
 /* Writes one more generation, then ends the loop. */
 void checkpointer_stop(struct server *s);
-void checkpointer_shard_done(void *ctx, uint64_t generation, const struct manifest_item *items,
-                             size_t n, int status);
+void checkpointer_shard_done(void *ctx, const struct shard_generation *g);
+
+/* ---- compactor.c ---- */
+/* A generation was published: chooses victims by its live bytes and begins. */
+void compactor_begin(struct server *s, const struct manifest *manifest);
+/* What a generation counted in one shard. */
+void compactor_count(struct server *s, const struct compaction_live *live);
+void compactor_shard_done(void *ctx, uint32_t segment, int status, uint64_t copied,
+                          uint64_t dropped);
+void compactor_end(struct server *s);
 
 /* ---- server.c ---- */
 /* Logs, and ends the process with a failure. */

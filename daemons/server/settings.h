@@ -16,6 +16,8 @@ struct settings {
     int sync; /* enum sync_mode */
     uint64_t sync_interval_usec;
     uint64_t checkpoint_log_bytes;
+    uint64_t compaction_slack_bytes;
+    uint64_t segment_bytes;
     uint64_t value_bytes_max;
     int log_level; /* enum log_level */
 };

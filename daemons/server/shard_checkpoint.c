@@ -14,9 +14,17 @@ static void take_next(struct shard_thread *t);
 static void report(struct shard_thread *t, int status)
 {
     struct checkpoint_run *c = &t->checkpoint;
+    struct shard_generation g = {
+        .generation = c->generation,
+        .status = status,
+        .n = c->n,
+        .items = TAKE_PTR(c->items),
+        .live = c->live,
+    };
 
     c->running = false;
-    shard_thread_report_checkpoint(t, c->generation, TAKE_PTR(c->items), c->n, status);
+    c->live = (struct compaction_live){ 0 };
+    shard_thread_report_checkpoint(t, &g);
 }
 
 static void on_log_durable(void *ctx)
@@ -76,7 +84,7 @@ static void take_next(struct shard_thread *t)
     }
     it = &c->items[c->n++];
     *it = (struct manifest_item){ .partition = (uint16_t) partition, .file = (uint16_t) l->shard };
-    (void) checkpoint_take(t->shard, (uint16_t) partition, &b, &it->x, &group);
+    (void) checkpoint_take(t->shard, (uint16_t) partition, &b, &c->live, &it->x, &group);
     it->offset = c->offset;
     it->bytes = buf_len(&b);
     it->crc = checkpoint_crc(b.data, buf_len(&b));
@@ -122,4 +130,5 @@ void shard_checkpoint_end(struct shard_thread *t)
 {
     loop_timer_free(t->checkpoint.timer);
     free(t->checkpoint.items);
+    compaction_live_free(&t->checkpoint.live);
 }

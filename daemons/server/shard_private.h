@@ -34,8 +34,9 @@ struct client {
     struct rpc *rpc;
     uint64_t id;
     uint32_t role;
-    uint32_t server; /* of a server */
-    bool paused;     /* does not read its results */
+    uint32_t server;  /* of a server */
+    uint64_t session; /* of a gateway's thread, 0: not known yet */
+    bool paused;      /* does not read its results */
     struct gather results;
 };
 
@@ -48,6 +49,7 @@ struct checkpoint_run {
     struct manifest_item *items;
     size_t n;        /* taken so far */
     uint64_t offset; /* in the file */
+    struct compaction_live live;
     struct loop_timer *timer;
 };
 
@@ -74,6 +76,7 @@ struct shard_thread {
     uint64_t heartbeat_usec; /* last sent */
 
     struct checkpoint_run checkpoint;
+    struct action compacted; /* the victim's end, until the log is on the disk */
 
     struct msg_sealed *sealed; /* gathered for the main thread */
     size_t n_sealed;
@@ -87,19 +90,23 @@ struct shard_thread {
 void shard_thread_step(struct shard_thread *t, const struct shard_event *e);
 /* Logs, tells the main thread, and does nothing any more. */
 void shard_thread_fail(struct shard_thread *t, const char *why);
+void shard_thread_report_compacted(struct shard_thread *t, const struct action *a);
 /* Sends [items] as a notify and empties the gather; `clock`: [clock, items]. */
 void gather_send(struct gather *g, struct rpc *rpc, uint32_t method, bool clock);
 /* This server's hello. */
 void shard_thread_hello(const struct shard_thread *t, uint32_t shard, struct buf *out);
 
-/* Tells the main thread; items are taken over. */
-void shard_thread_report_checkpoint(struct shard_thread *t, uint64_t generation,
-                                    struct manifest_item *items, size_t n, int status);
+/* Tells the main thread; the arrays are taken over. */
+void shard_thread_report_checkpoint(struct shard_thread *t, const struct shard_generation *g);
 
 /* ---- shard_checkpoint.c ---- */
 void shard_checkpoint_begin(struct shard_thread *t, uint64_t generation);
 int shard_checkpoint_load(struct shard_thread *t);
 void shard_checkpoint_end(struct shard_thread *t);
+
+/* ---- shard_compact.c ---- */
+void shard_compact_begin(struct shard_thread *t, uint32_t segment);
+void shard_compact_done(struct shard_thread *t, const struct action *a);
 
 /* ---- clients.c ---- */
 void clients_adopt(struct shard_thread *t, struct rpc_parcel *parcel);

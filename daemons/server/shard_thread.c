@@ -19,13 +19,19 @@
 
 struct report {
     struct shard_thread_owner owner;
-    enum { REPORT_SEALED, REPORT_ACCUSED, REPORT_FAILED, REPORT_REPLAYED, REPORT_CHECKPOINT } kind;
+    enum {
+        REPORT_SEALED,
+        REPORT_ACCUSED,
+        REPORT_FAILED,
+        REPORT_REPLAYED,
+        REPORT_CHECKPOINT,
+        REPORT_COMPACTED,
+    } kind;
     size_t n;
     struct msg_sealed *sealed;
     struct msg_at *accused;
-    struct manifest_item *items;
-    uint64_t generation;
-    int status;
+    struct shard_generation generation;
+    struct action compacted;
     char why[256];
 };
 
@@ -33,7 +39,8 @@ static void report_free(struct report *r)
 {
     free(r->sealed);
     free(r->accused);
-    free(r->items);
+    free(r->generation.items);
+    compaction_live_free(&r->generation.live);
     free(r);
 }
 
@@ -54,8 +61,13 @@ static void report_deliver(void *arg)
     case REPORT_REPLAYED:
         r->owner.on_replayed(r->owner.ctx);
         break;
+    case REPORT_COMPACTED:
+        r->owner.on_compacted(r->owner.ctx, r->compacted.compacted.segment,
+                              r->compacted.compacted.error, r->compacted.compacted.copied,
+                              r->compacted.compacted.dropped);
+        break;
     case REPORT_CHECKPOINT:
-        r->owner.on_checkpointed(r->owner.ctx, r->generation, r->items, r->n, r->status);
+        r->owner.on_checkpointed(r->owner.ctx, &r->generation);
         break;
     }
     report_free(r);
@@ -92,16 +104,21 @@ static void reports_flush(struct shard_thread *t)
     }
 }
 
-void shard_thread_report_checkpoint(struct shard_thread *t, uint64_t generation,
-                                    struct manifest_item *items, size_t n, int status)
+void shard_thread_report_checkpoint(struct shard_thread *t, const struct shard_generation *g)
 {
     struct report *r = mem_zalloc(1, sizeof(*r));
 
     r->kind = REPORT_CHECKPOINT;
-    r->generation = generation;
-    r->items = items;
-    r->n = n;
-    r->status = status;
+    r->generation = *g;
+    report_post(t, r);
+}
+
+void shard_thread_report_compacted(struct shard_thread *t, const struct action *a)
+{
+    struct report *r = mem_zalloc(1, sizeof(*r));
+
+    r->kind = REPORT_COMPACTED;
+    r->compacted = *a;
     report_post(t, r);
 }
 
@@ -148,6 +165,9 @@ static void act(struct shard_thread *t, const struct action *a)
     case ACTION_ACCUSE:
         mem_grow(&t->accused, &t->cap_accused, t->n_accused + 1, sizeof(*t->accused));
         t->accused[t->n_accused++] = a->note;
+        return;
+    case ACTION_COMPACTED:
+        shard_compact_done(t, a);
         return;
     case ACTION_LACKING:
         log_ratelimit(
@@ -389,7 +409,17 @@ struct shard_thread *shard_thread_stop(struct shard_thread *t)
 
 struct order {
     struct shard_thread *thread;
-    enum { ORDER_ROWS, ORDER_FLOOR, ORDER_SEALS, ORDER_PEERS, ORDER_ADOPT, ORDER_CHECKPOINT } kind;
+    enum {
+        ORDER_ROWS,
+        ORDER_FLOOR,
+        ORDER_SEALS,
+        ORDER_PEERS,
+        ORDER_ADOPT,
+        ORDER_CHECKPOINT,
+        ORDER_COMPACT,
+        ORDER_FORGET,
+    } kind;
+    uint32_t segment;
     uint64_t generation;
     size_t n;
     struct view_row *rows;
@@ -429,6 +459,10 @@ static void order_run(void *arg)
         clients_adopt(t, TAKE_PTR(o->parcel));
     } else if (o->kind == ORDER_CHECKPOINT && !t->stopping) {
         shard_checkpoint_begin(t, o->generation);
+    } else if (o->kind == ORDER_COMPACT && !t->stopping) {
+        shard_compact_begin(t, o->segment);
+    } else if (o->kind == ORDER_FORGET && !t->stopping) {
+        segment_writer_forget(t->writer, o->segment);
     }
     order_free(o);
 }
@@ -497,6 +531,24 @@ int shard_thread_checkpoint(struct shard_thread *t, uint64_t generation)
 
     o->kind = ORDER_CHECKPOINT;
     o->generation = generation;
+    return order_post(o);
+}
+
+int shard_thread_compact(struct shard_thread *t, uint32_t segment)
+{
+    struct order *o = order_new(t);
+
+    o->kind = ORDER_COMPACT;
+    o->segment = segment;
+    return order_post(o);
+}
+
+int shard_thread_forget(struct shard_thread *t, uint32_t segment)
+{
+    struct order *o = order_new(t);
+
+    o->kind = ORDER_FORGET;
+    o->segment = segment;
     return order_post(o);
 }
 

@@ -30,6 +30,15 @@ struct peer_table {
     struct peer_address v[];
 };
 
+/* A shard's part of a generation of checkpoints. */
+struct shard_generation {
+    uint64_t generation;
+    int status;
+    size_t n;
+    struct manifest_item *items;
+    struct compaction_live live; /* what its indexes need of each segment */
+};
+
 /* What shards tell the main thread, on its loop. */
 struct shard_thread_owner {
     struct loop *loop;
@@ -37,8 +46,10 @@ struct shard_thread_owner {
     void (*on_sealed)(void *ctx, const struct msg_sealed *sealed, size_t n);
     void (*on_accuse)(void *ctx, const struct msg_at *at, size_t n);
     void (*on_failed)(void *ctx, const char *why); /* the process has to stop */
-    void (*on_checkpointed)(void *ctx, uint64_t generation, const struct manifest_item *items,
-                            size_t n, int status);
+    void (*on_checkpointed)(void *ctx, const struct shard_generation *g);
+    /* All that is needed of a segment is copied and on the disk; or -errno */
+    void (*on_compacted)(void *ctx, uint32_t segment, int status, uint64_t copied,
+                         uint64_t dropped);
     void (*on_replayed)(void *ctx); /* the log was read: events are taken now */
 };
 
@@ -68,6 +79,11 @@ int shard_thread_adopt(struct shard_thread *t, struct rpc_parcel *parcel);
 
 /* Takes part in a generation of checkpoints; on_checkpointed follows. */
 int shard_thread_checkpoint(struct shard_thread *t, uint64_t generation);
+
+/* Copies what is needed of a segment; on_compacted follows. */
+int shard_thread_compact(struct shard_thread *t, uint32_t segment);
+/* The segment's file is gone. */
+int shard_thread_forget(struct shard_thread *t, uint32_t segment);
 
 /* For status; from any thread, a tick old. */
 struct shard_thread_counts {

@@ -27,9 +27,11 @@ enum action_kind {
     ACTION_PEEK,       /* to asker: peek */
     ACTION_SEALED,     /* to the manager: sealed */
     ACTION_ACCUSE,     /* to the manager: partition `note` needs a new view */
-    ACTION_LACKING,    /* for the log: `server` lacks committed entries (note: from seq + 1 on) of a
-                          partition */
-    ACTION_HALT,       /* stop this process: `why` */
+    ACTION_COMPACTED, /* the victim is not needed once all written so far is on the disk, or `error`
+                       */
+    ACTION_LACKING,   /* for the log: `server` lacks committed entries (note: from seq + 1 on) of a
+                         partition */
+    ACTION_HALT,      /* stop this process: `why` */
     _ACTION_KIND_MAX,
     _ACTION_KIND_INVALID = -22,
 };
@@ -56,6 +58,12 @@ struct action {
             struct asker asker;
             struct msg_peek peek;
         } peek;
+        struct {
+            uint32_t segment;
+            int error;        /* 0; -EBUSY: it holds a pending entry; -EBADMSG: it can't be read */
+            uint64_t copied;  /* bytes */
+            uint64_t dropped; /* records */
+        } compacted;
         const char *why;
     };
 };

@@ -44,7 +44,7 @@ static void put_tail(struct buf *b, const struct replica *r)
 
 static void put_state(struct buf *b, const struct replica *r)
 {
-    mp_put_array(b, 10);
+    mp_put_array(b, 11);
     mp_put_uint(b, r->view);
     mp_put_array(b, r->n_members);
     for (unsigned i = 0; i < r->n_members; i++) {
@@ -54,6 +54,7 @@ static void put_state(struct buf *b, const struct replica *r)
     mp_put_uint(b, r->flush.seq);
     mp_put_uint(b, r->flush.past_usec);
     mp_put_uint(b, r->flush.at_usec);
+    mp_put_uint(b, r->horizon_seq);
     mp_put_uint(b, r->time_usec);
     session_table_put(b, &r->sessions);
     put_tail(b, r);
@@ -61,6 +62,7 @@ static void put_state(struct buf *b, const struct replica *r)
 
 struct taking {
     struct buf *out;
+    struct compaction_live *live;
     uint64_t records;
 };
 
@@ -75,13 +77,16 @@ static void take_record(void *ctx, const uint8_t *key, size_t key_len,
     index_record_encode(rec, p + 1 + key_len);
     t->out->end += 1 + key_len + INDEX_RECORD_BYTES;
     t->records++;
+    if (t->live) {
+        compaction_live_add(t->live, rec->at.segment, rec->bytes + FRAME_HEAD_BYTES);
+    }
 }
 
 int checkpoint_take(const struct shard *s, uint16_t partition, struct buf *out,
-                    struct position *ret_x, uint64_t *ret_group)
+                    struct compaction_live *live, struct position *ret_x, uint64_t *ret_group)
 {
     const struct replica *r = shard_replica(s, partition);
-    struct taking t = { .out = out };
+    struct taking t = { .out = out, .live = live };
     size_t begin = buf_len(out);
     size_t state_bytes;
     uint8_t *head;
@@ -145,7 +150,7 @@ static int load_state(struct shard *s, struct replica *r, struct mp_reader *in)
 {
     uint32_t n;
 
-    mp_get_array_exact(in, 10);
+    mp_get_array_exact(in, 11);
     r->view = (uint32_t) mp_get_uint_max(in, UINT32_MAX);
     n = mp_get_array(in);
     if (n > REPLICAS_MAX) {
@@ -162,6 +167,7 @@ static int load_state(struct shard *s, struct replica *r, struct mp_reader *in)
     r->flush.past_usec = mp_get_uint(in);
     r->flush.at_usec = mp_get_uint(in);
     r->flush_pending = r->flush;
+    r->horizon_seq = mp_get_uint(in);
     r->time_usec = mp_get_uint(in);
     session_table_get(in, &r->sessions);
     return load_tail(s, r, in);

@@ -5,29 +5,30 @@
  *   checkpoint := head, state, record*, crc
  *   head (40)     magic 8, crc of the rest of the head 4, version 4, partition 2, zero 2, bytes of
  * state 4, number of records 8, X: segment 4, offset 4 state         one MessagePack array: view,
- * members, commit, flush mark, time, sessions, and the tail's *bytes*: an entry prepared before X
- * and committed behind it must not be missed record        key length 1, key, index record
+ * members, commit, flush mark, horizon, time, sessions, and the tail's *bytes*: an entry prepared
+ * before X and committed behind it must not be missed record        key length 1, key, index record
  * (core/index.h) crc (4)       of all that stands before it
  *
  * A manifest may be used only once the log is durable through every X in it. Pure. */
 #pragma once
 
-#include "core/shard.h"
+#include "core/compaction.h"
 
 #define CHECKPOINT_HEAD_BYTES 40
 #define CHECKPOINT_VERSION    1
 
-/* Appends the partition's checkpoint. *ret_group: the log is durable through X when this group is
- * synced. -ENOENT when the partition is not of this shard. */
+/* Appends the partition's checkpoint, and counts the bytes that it needs of each segment (live may
+ * be NULL). *ret_group: the log is durable through X when this group is synced. -ENOENT when the
+ * partition is not of this shard. */
 int checkpoint_take(const struct shard *s, uint16_t partition, struct buf *out,
-                    struct position *ret_x, uint64_t *ret_group);
+                    struct compaction_live *live, struct position *ret_x, uint64_t *ret_group);
 
 /* The checksum that ends a checkpoint of `bytes` bytes. */
 uint32_t checkpoint_crc(const uint8_t *p, size_t bytes);
 
 /* Loads a checkpoint into a new shard, before any replay: shard_replay_frame then passes over what
- * stands before X. -EBADMSG: damaged (nothing was loaded); -ENOENT: of another shard;
- * -EPROTONOSUPPORT: of a newer version. */
+ * stands before X. -EBADMSG: damaged; -ENOMEM: of the index (the shard must be given up); -ENOENT:
+ * of another shard; -EPROTONOSUPPORT: of a newer version. */
 int checkpoint_load(struct shard *s, const uint8_t *p, size_t bytes);
 
 /* Where a manifest says that a checkpoint lies. */

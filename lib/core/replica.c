@@ -159,6 +159,9 @@ struct tail_entry *replica_push(struct shard *s, struct replica *r, const uint8_
         te->group = s->log.group;
         enlist(&s->unsynced, &r->in_unsynced);
     }
+    if (r->n_tail == 0) {
+        r->progress_usec = s->now.boot_usec; /* the wait begins now */
+    }
     ring_push(r, te);
     r->last = te->e.name;
     s->tail_bytes += n_bytes;
@@ -355,6 +358,9 @@ void replica_commit_to(struct shard *s, struct replica *r, uint64_t seq)
     while (r->commit.seq < seq && !s->halted) {
         struct tail_entry *te = replica_tail(r, r->commit.seq + 1);
         apply(s, r, te);
+        if (s->halted) {
+            return;
+        }
         r->commit = te->e.name;
         r->ring_head = (r->ring_head + 1) & (r->ring_cap - 1);
         r->n_tail--;

@@ -68,6 +68,7 @@ struct replica {
     uint64_t acked_seq;     /* secondary: last one acked in this view */
     uint64_t progress_usec; /* boot time of the last commit, resend or change of view */
 
+    uint64_t horizon_seq;             /* highest seq of a dropped tombstone or dead record */
     uint64_t time_usec;               /* partition time given out so far (R13) */
     struct flush_mark flush;          /* of what is committed */
     struct flush_mark flush_pending;  /* of the tail as well */
@@ -88,6 +89,27 @@ struct replica {
 struct peer {
     bool clock_known;
     int64_t clock_offset_usec; /* its CLOCK_REALTIME minus our CLOCK_BOOTTIME */
+};
+
+/* A copy or a drop that is in the log and not yet in the index. */
+struct relocation {
+    const uint8_t *entry; /* in the victim */
+    size_t bytes;
+    struct position from;
+    struct position to; /* segment 0: dropped */
+    uint64_t group;
+};
+
+struct compaction {
+    bool running;
+    bool read; /* the cursor is at the victim's end */
+    struct wal_segment victim;
+    struct wal_cursor cursor;
+    struct relocation *relocations; /* oldest first */
+    size_t n;
+    size_t cap;
+    uint64_t copied;
+    uint64_t dropped;
 };
 
 struct shard {
@@ -114,6 +136,7 @@ struct shard {
     bool commits_due;
     bool flushed; /* the log's last flush was handed out and not yet given up */
     bool halted;
+    struct compaction compaction;
 
     /* of the step in progress */
     struct actions *out;
@@ -184,6 +207,20 @@ void stream_resend_asked(struct shard *s, struct replica *r, uint32_t from, cons
 void stream_flush_acks(struct shard *s);
 /* Tells members of commits. */
 void stream_tell_commits(struct shard *s);
+
+/* ---- compaction.c ---- */
+
+void compaction_begin(struct shard *s, const struct wal_segment *victim);
+/* Reads on, a slice at a time; called with every tick. */
+void compaction_tick(struct shard *s);
+/* What became durable goes to the index. */
+void compaction_synced(struct shard *s);
+void compaction_free(struct shard *s);
+int compaction_replay_copy(struct shard *s, struct replica *r, const struct frame *f,
+                           struct position at);
+int compaction_replay_gone(struct replica *r, const struct frame *f);
+/* Notes the replica's commit in the log now, if that is owed. */
+void shard_note_commit(struct shard *s, struct replica *r);
 
 /* ---- propose.c: operations ---- */
 

@@ -69,6 +69,7 @@ struct shard *shard_free(struct shard *s)
         replica_free(s, &s->replicas[i]);
     }
     graveyard_empty(s);
+    compaction_free(s);
     while (!list_empty(&s->free_waiters)) {
         struct waiter *w = LIST_ENTRY(s->free_waiters.next, struct waiter, link);
         list_remove(&w->link);
@@ -129,11 +130,13 @@ static int replay_prepare(struct shard *s, struct replica *r, const struct frame
 static int replay_commit(struct shard *s, struct replica *r, const struct frame *f)
 {
     const struct tail_entry *te;
+    uint64_t time_usec;
     struct name name;
 
-    if (frame_commit_decode(f, &name) < 0) {
+    if (frame_commit_decode(f, &name, &time_usec) < 0) {
         return -EBADMSG;
     }
+    r->time_usec = MAX_OF(r->time_usec, time_usec);
     if (name.seq <= r->commit.seq) { /* noted behind a checkpoint that had it */
         return 0;
     }
@@ -183,6 +186,12 @@ int shard_replay_frame(struct shard *s, const struct frame *f, struct position a
         break;
     case FRAME_VIEW:
         err = replay_view(r, f);
+        break;
+    case FRAME_COPY:
+        err = compaction_replay_copy(s, r, f, at);
+        break;
+    case FRAME_GONE:
+        err = compaction_replay_gone(r, f);
         break;
     default:
         err = -EPROTONOSUPPORT;
@@ -265,13 +274,15 @@ static void synced(struct shard *s, uint64_t group)
     {
         replica_report_sealed(s, LIST_ENTRY(k, struct replica, in_sealing));
     }
+    compaction_synced(s);
     stream_flush_acks(s);
 }
 
 static void tick_replica(struct shard *s, struct replica *r)
 {
     r->asked = false;
-    if (r->state == REPLICA_WAITING && r->view > 0 && s->now.boot_usec >= r->accuse_usec) {
+    if (r->state == REPLICA_WAITING && s->now.boot_usec >= r->accuse_usec &&
+        wal_is_synced(&s->log, r->view_group)) {
         struct action *a = actions_add(s->out, ACTION_ACCUSE); /* R6 */
         a->note = (struct msg_at){ .partition = r->partition, .view = r->view };
         r->accuse_usec = s->now.boot_usec + SHARD_ACCUSE_USEC;
@@ -290,6 +301,7 @@ static void tick(struct shard *s)
     for (size_t i = 0; i < s->n_replicas; i++) {
         tick_replica(s, &s->replicas[i]);
     }
+    compaction_tick(s);
     if (s->now.boot_usec - s->commits_usec >= SHARD_COMMIT_USEC) {
         s->commits_usec = s->now.boot_usec;
         s->commits_due = true;
@@ -297,22 +309,29 @@ static void tick(struct shard *s)
     }
 }
 
+void shard_note_commit(struct shard *s, struct replica *r)
+{
+    uint8_t bytes[FRAME_COMMIT_BYTES];
+
+    if (list_empty(&r->in_commits)) {
+        return;
+    }
+    list_remove(&r->in_commits);
+    frame_commit_encode(r->commit, r->time_usec, bytes);
+    wal_append(&s->log, FRAME_COMMIT, r->partition, r->view, bytes, sizeof(bytes));
+}
+
 /* Notes commits in the log: beside other frames, or when they are due; they never hurry a sync by
  * themselves, because nothing waits for them. */
 static void note_commits(struct shard *s)
 {
-    uint8_t bytes[FRAME_COMMIT_BYTES];
-
     if (!wal_dirty(&s->log) && !s->commits_due) {
         return;
     }
     s->commits_due = false;
     LIST_FOR_EACH_SAFE(i, &s->commits)
     {
-        struct replica *r = LIST_ENTRY(i, struct replica, in_commits);
-        list_remove(i);
-        frame_commit_encode(r->commit, bytes);
-        wal_append(&s->log, FRAME_COMMIT, r->partition, r->view, bytes, sizeof(bytes));
+        shard_note_commit(s, LIST_ENTRY(i, struct replica, in_commits));
     }
 }
 
@@ -428,6 +447,9 @@ void shard_step(struct shard *s, const struct shard_clock *now, const struct sha
         break;
     case SHARD_SYNCED:
         synced(s, e->group);
+        break;
+    case SHARD_COMPACT:
+        compaction_begin(s, &e->victim);
         break;
     case SHARD_TICK:
         tick(s);

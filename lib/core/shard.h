@@ -57,6 +57,7 @@ enum shard_event_kind {
     SHARD_CLOCK,     /* a server's CLOCK_REALTIME, just received */
     SHARD_PEER_UP,   /* the connection to `from` is new: what was sent before may be lost */
     SHARD_SYNCED,    /* everything up to `group` is durable */
+    SHARD_COMPACT,   /* victim: begin to copy what is needed of it (core/compaction.h) */
     SHARD_TICK,
     SHARD_TURN_END,
     _SHARD_EVENT_KIND_MAX,
@@ -82,6 +83,7 @@ struct shard_event {
         struct msg_commit commit;
         uint64_t clock_usec;
         uint64_t group;
+        struct wal_segment victim; /* its data stays until ACTION_COMPACTED */
     };
 };
 

@@ -160,12 +160,17 @@ static bool is_held(struct shard *s, struct replica *r, const struct msg_prepare
 void stream_prepare(struct shard *s, struct replica *r, uint32_t from, const struct msg_prepare *m)
 {
     struct entry e;
+    bool held;
 
     if (r->state != REPLICA_SECONDARY || m->view != r->view || r->members[0].server != from ||
         entry_decode(m->entry, m->entry_bytes, &e) < 0 || e.partition != r->partition) {
         return;
     }
-    if (is_held(s, r, m, &e)) {
+    held = is_held(s, r, m, &e);
+    if (s->halted) {
+        return;
+    }
+    if (held) {
         r->ack_owed = true;
     } else if (e.name.seq == r->last.seq + 1 && e.prev_view == r->last.view) {
         replica_push(s, r, m->entry, m->entry_bytes, NULL);

@@ -233,6 +233,7 @@ struct checker {
     size_t n;
     struct stream *streams;
     size_t n_streams;
+    uint32_t floor;
     struct segment_head newest; /* head of a segment of the newest start */
     struct wal_damage *ret_damage;
 };
@@ -273,6 +274,7 @@ static int heads_read(struct checker *c)
             c->newest = s->head;
         }
         s->good_bytes = 0;
+        s->trusted = s->number < c->floor;
     }
     return 0;
 }
@@ -356,7 +358,8 @@ static int segment_judge(struct checker *c, struct wal_segment *s)
 {
     struct stream *st = stream_find(c, s->head.start, s->head.shard);
     struct position prev = s->head.prev_end;
-    bool gap = prev.segment != 0 && position_compare(prev, st->end) != 0 &&
+    bool gap = prev.segment >= c->floor && prev.segment != 0 &&
+               position_compare(prev, st->end) != 0 &&
                (prev.segment == st->end.segment || position_compare(prev, st->synced_end) > 0);
 
     if (gap && st->bad.segment == 0) {
@@ -394,10 +397,10 @@ static int streams_judge(struct checker *c)
     return 0;
 }
 
-int wal_check(struct wal_segment *segments, size_t n, struct wal_damage *ret_damage)
+int wal_check(struct wal_segment *segments, size_t n, uint32_t floor, struct wal_damage *ret_damage)
 {
     _cleanup_free_ struct stream *streams = mem_zalloc(2 * n, sizeof(*streams));
-    struct checker c = { segments, n, streams, 0, { 0 }, ret_damage };
+    struct checker c = { segments, n, streams, 0, floor, { 0 }, ret_damage };
     int r = heads_read(&c);
 
     if (r < 0) {
@@ -411,26 +414,47 @@ int wal_check(struct wal_segment *segments, size_t n, struct wal_damage *ret_dam
     return streams_judge(&c);
 }
 
+int wal_next(const struct wal_segment *s, struct wal_cursor *c, struct frame *ret,
+             struct position *ret_at)
+{
+    struct group_head h;
+    int64_t n;
+
+    c->offset = MAX_OF(c->offset, SEGMENT_HEAD_BYTES);
+    while (c->frames == 0) {
+        if (c->offset >= s->good_bytes) {
+            return 0;
+        }
+        if (group_head_decode(s->data + c->offset, s->good_bytes - c->offset, s->head.crc, &h) <
+            0) {
+            return -EBADMSG;
+        }
+        c->offset += GROUP_HEAD_BYTES;
+        c->frames = h.frames;
+    }
+    n = frame_decode(s->data + c->offset, s->good_bytes - c->offset, ret);
+    if (n < 0) {
+        return -EBADMSG;
+    }
+    *ret_at = (struct position){ s->number, (uint32_t) (c->offset + FRAME_HEAD_BYTES) };
+    c->offset += (size_t) n;
+    c->frames--;
+    return 1;
+}
+
 int wal_walk(const struct wal_segment *s, wal_frame_fn fn, void *ctx)
 {
-    size_t offset = SEGMENT_HEAD_BYTES;
-    struct group_head h;
+    struct wal_cursor c = { 0 };
+    struct position at;
     struct frame f;
     int r;
 
-    while (offset < s->good_bytes) {
-        r = group_head_decode(s->data + offset, s->good_bytes - offset, s->head.crc, &h);
-        kumo_assert(r == 0);
-        offset += GROUP_HEAD_BYTES;
-        for (uint32_t i = 0; i < h.frames; i++) {
-            int64_t n = frame_decode(s->data + offset, s->good_bytes - offset, &f);
-            kumo_assert(n > 0);
-            r = fn(ctx, &f, (struct position){ s->number, (uint32_t) (offset + FRAME_HEAD_BYTES) });
-            if (r < 0) {
-                return r;
-            }
-            offset += (size_t) n;
+    while ((r = wal_next(s, &c, &f, &at)) > 0) {
+        r = fn(ctx, &f, at);
+        if (r < 0) {
+            return r;
         }
     }
+    kumo_assert(r == 0); /* wal_check has read it all */
     return 0;
 }

@@ -92,7 +92,7 @@ struct wal_segment {
     const uint8_t *data;
     size_t bytes;
     struct segment_head head;
-    bool trusted; /* wholly below what a checkpoint covers: set by the caller, not looked through */
+    bool trusted;      /* below the floor: durable, and not looked through */
     size_t good_bytes; /* keep this much; 0: remove the file */
 };
 
@@ -104,11 +104,23 @@ struct wal_damage {
 };
 
 /* Looks at all segments, sorted by number: finds the torn tail of the newest start's streams and
- * sets good_bytes of each. -EBADMSG with *ret_damage when something below a synced end is
- * unreadable (R15): nothing may be served from this log. */
-int wal_check(struct wal_segment *segments, size_t n, struct wal_damage *ret_damage);
+ * sets good_bytes of each. Segments below `floor` are covered by a checkpoint: they are trusted,
+ * and may be missing. -EBADMSG with *ret_damage when something below a synced end is unreadable
+ * (R15): nothing may be served from this log. */
+int wal_check(struct wal_segment *segments, size_t n, uint32_t floor,
+              struct wal_damage *ret_damage);
 
-/* Calls fn for each frame of the checked segment, in order; `at` is where the payload stands. A
- * negative return of fn ends the walk and is returned. */
+/* A walk through the frames of a segment. Valid when zeroed: at its beginning. */
+struct wal_cursor {
+    size_t offset;
+    uint32_t frames; /* left in the group */
+};
+/* The next frame; `at` is where its payload stands. 1, or 0 at the end, or -EBADMSG when it can't
+ * be read. */
+int wal_next(const struct wal_segment *s, struct wal_cursor *c, struct frame *ret,
+             struct position *ret_at);
+
+/* Calls fn for each frame of a checked segment, in order. A negative return of fn ends the walk and
+ * is returned. */
 typedef int (*wal_frame_fn)(void *ctx, const struct frame *f, struct position at);
 int wal_walk(const struct wal_segment *s, wal_frame_fn fn, void *ctx);

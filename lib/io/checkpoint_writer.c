@@ -19,6 +19,7 @@ struct job {
     struct list link;
     enum job_kind kind;
     uint64_t generation;
+    uint64_t keep; /* JOB_PUBLISH: the other generation that stays */
     uint32_t shard;
     uint8_t *bytes;
     size_t n;
@@ -96,8 +97,9 @@ static int dir_sync(const char *dir)
     return r;
 }
 
-/* Removes what belongs to no kept generation: older ones, and what a crash left half written. */
-static void generations_clean(const struct checkpoint_writer *w, uint64_t newest)
+/* Removes what belongs to no kept generation: older ones, damaged ones, and what a crash left half
+ * written. */
+static void generations_clean(const struct checkpoint_writer *w, uint64_t newest, uint64_t keep)
 {
     DIR *d = opendir(w->dir);
     struct dirent *e;
@@ -105,7 +107,7 @@ static void generations_clean(const struct checkpoint_writer *w, uint64_t newest
 
     while (d && (e = readdir(d))) {
         uint64_t generation = checkpoint_name_generation(e->d_name, &manifest);
-        if (generation > 0 && generation + 1 < newest) {
+        if (generation > 0 && generation != newest && generation != keep) {
             (void) unlinkat(dirfd(d), e->d_name, 0);
         }
     }
@@ -143,7 +145,7 @@ static int publish(struct checkpoint_writer *w, const struct job *j)
         r = dir_sync(w->dir);
     }
     if (r == 0) {
-        generations_clean(w, j->generation);
+        generations_clean(w, j->generation, j->keep);
     }
     return r;
 }
@@ -241,11 +243,13 @@ void checkpoint_writer_sync(struct checkpoint_writer *w, uint64_t generation, ui
                              .ctx = ctx });
 }
 
-void checkpoint_writer_publish(struct checkpoint_writer *w, uint64_t generation, uint8_t *bytes,
-                               size_t n, struct loop *loop, checkpoint_done_fn done, void *ctx)
+void checkpoint_writer_publish(struct checkpoint_writer *w, uint64_t generation, uint64_t keep,
+                               uint8_t *bytes, size_t n, struct loop *loop, checkpoint_done_fn done,
+                               void *ctx)
 {
     job_add(w, (struct job){ .kind = JOB_PUBLISH,
                              .generation = generation,
+                             .keep = keep,
                              .bytes = bytes,
                              .n = n,
                              .loop = loop,

@@ -49,6 +49,7 @@ void checkpoint_writer_append(struct checkpoint_writer *w, uint64_t generation, 
 void checkpoint_writer_sync(struct checkpoint_writer *w, uint64_t generation, uint32_t shard,
                             struct loop *loop, checkpoint_done_fn done, void *ctx);
 /* Writes the manifest (bytes taken over) of a generation whose files are durable, and then removes
- * all generations but this and the one before it. */
-void checkpoint_writer_publish(struct checkpoint_writer *w, uint64_t generation, uint8_t *bytes,
-                               size_t n, struct loop *loop, checkpoint_done_fn done, void *ctx);
+ * all generations but this one and `keep`, the good one before it. */
+void checkpoint_writer_publish(struct checkpoint_writer *w, uint64_t generation, uint64_t keep,
+                               uint8_t *bytes, size_t n, struct loop *loop, checkpoint_done_fn done,
+                               void *ctx);

@@ -24,6 +24,13 @@ struct own_segment {
     bool unsynced;
 };
 
+#define FLUSHES_MAX 4 /* a checkpoint and a compaction may wait at once */
+
+struct flush {
+    void (*fn)(void *ctx);
+    void *ctx;
+};
+
 /* What the sync thread is to do, and did. */
 struct sync_job {
     struct segment_writer *writer;
@@ -31,7 +38,7 @@ struct sync_job {
     size_t n_fds;
     bool dir; /* a file was made since the last job */
     uint64_t group;
-    bool flush; /* flush_fn waits for this one */
+    size_t n_flushes; /* as many of the writer's wait for this one */
     int error;
 };
 
@@ -43,9 +50,9 @@ struct segment_writer {
     size_t first_unsynced; /* in own */
     int dir_fd;
     bool dir_unsynced;
-    uint64_t bytes;              /* written so far */
-    void (*flush_fn)(void *ctx); /* NULL: nobody waits */
-    void *flush_ctx;
+    uint64_t bytes;                    /* written so far */
+    struct flush flushes[FLUSHES_MAX]; /* who waits for the disk, oldest first */
+    size_t n_flushes;
     uint64_t written_group; /* last whose sync was asked for */
     bool failed;
     bool closed; /* being freed: what is still posted does nothing */
@@ -72,13 +79,25 @@ static void fail(struct segment_writer *w, int error, const char *what)
 
 static void job_begin(struct segment_writer *w);
 
+static void flushes_done(struct segment_writer *w, size_t n)
+{
+    struct flush done[FLUSHES_MAX];
+
+    memcpy(done, w->flushes, n * sizeof(*done));
+    w->n_flushes -= n;
+    memmove(w->flushes, w->flushes + n, w->n_flushes * sizeof(*w->flushes));
+    for (size_t i = 0; i < n; i++) {
+        done[i].fn(done[i].ctx);
+    }
+}
+
 /* On the loop. */
 static void job_end(void *arg)
 {
     struct sync_job *j = arg;
     struct segment_writer *w = j->writer;
     uint64_t group = j->group;
-    bool flush = j->flush;
+    size_t n_flushes = j->n_flushes;
     int error = j->error;
 
     free(j->fds);
@@ -94,11 +113,8 @@ static void job_end(void *arg)
     if (w->o.sync == SYNC_ALWAYS) {
         w->o.on_synced(w->o.ctx, group);
     }
-    if (flush) {
-        void (*fn)(void *) = TAKE_PTR(w->flush_fn);
-        fn(w->flush_ctx);
-    }
-    if ((w->o.sync == SYNC_ALWAYS && w->written_group > group) || w->flush_fn) {
+    flushes_done(w, n_flushes);
+    if (!w->busy && ((w->o.sync == SYNC_ALWAYS && w->written_group > group) || w->n_flushes > 0)) {
         job_begin(w);
     }
 }
@@ -147,7 +163,7 @@ static void job_begin(struct segment_writer *w)
     kumo_assert(!w->busy);
     j->writer = w;
     j->group = w->written_group;
-    j->flush = w->flush_fn != NULL;
+    j->n_flushes = w->n_flushes;
     j->dir = w->dir_unsynced;
     j->fds = mem_alloc((w->n_own - w->first_unsynced + 1) * sizeof(*j->fds));
     for (size_t i = w->first_unsynced; i < w->n_own; i++) {
@@ -284,9 +300,8 @@ void segment_writer_act(struct segment_writer *w, const struct action *a)
 
 void segment_writer_flush(struct segment_writer *w, void (*fn)(void *ctx), void *ctx)
 {
-    kumo_assert(!w->flush_fn);
-    w->flush_fn = fn;
-    w->flush_ctx = ctx;
+    kumo_assert(w->n_flushes < FLUSHES_MAX);
+    w->flushes[w->n_flushes++] = (struct flush){ fn, ctx };
     if (!w->busy && !w->failed) {
         job_begin(w);
     }
@@ -319,6 +334,40 @@ static const uint8_t *set_read(const struct segment_set *set, struct position at
     return NULL;
 }
 
+int segment_writer_get(const struct segment_writer *w, uint32_t number, struct wal_segment *ret)
+{
+    *ret = (struct wal_segment){ .number = number };
+    if (number < w->o.wal.first_segment) {
+        for (size_t i = 0; i < w->o.set->n; i++) {
+            if (w->o.set->v[i].number == number) {
+                *ret = w->o.set->v[i];
+                return 0;
+            }
+        }
+        return -ENOENT;
+    }
+    for (size_t i = 0; i + 1 < w->n_own; i++) { /* not the open one */
+        if (own_number(w, i) == number && w->own[i].map) {
+            ret->data = w->own[i].map;
+            ret->bytes = ret->good_bytes = w->own[i].bytes;
+            return segment_head_decode(ret->data, ret->bytes, &ret->head);
+        }
+    }
+    return -ENOENT;
+}
+
+void segment_writer_forget(struct segment_writer *w, uint32_t number)
+{
+    for (size_t i = 0; i + 1 < w->n_own; i++) {
+        struct own_segment *s = &w->own[i];
+        if (own_number(w, i) == number && s->map) {
+            munmap(s->map, s->map_bytes);
+            close(s->fd);
+            *s = (struct own_segment){ .fd = -1 };
+        }
+    }
+}
+
 const uint8_t *segment_writer_read(void *ctx, struct position at, size_t bytes)
 {
     const struct segment_writer *w = ctx;
@@ -333,7 +382,7 @@ const uint8_t *segment_writer_read(void *ctx, struct position at, size_t bytes)
         return NULL;
     }
     s = &w->own[i];
-    return at.offset + bytes <= s->bytes ? s->map + at.offset : NULL;
+    return s->map && at.offset + bytes <= s->bytes ? s->map + at.offset : NULL;
 }
 
 /* ---- making and unmaking ---- */
@@ -378,6 +427,9 @@ struct segment_writer *segment_writer_free(struct segment_writer *w)
     (void) loop_turn(w->o.loop, false); /* what was posted to it ends here */
     loop_timer_free(w->timer);
     for (size_t i = 0; i < w->n_own; i++) {
+        if (!w->own[i].map) {
+            continue;
+        }
         if (!w->failed && fdatasync(w->own[i].fd) < 0) {
             log_error("the log could not be synced at the stop: %s", strerror(errno));
         }

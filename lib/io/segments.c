@@ -164,10 +164,7 @@ int segment_set_check(struct segment_set *set, uint32_t floor, struct io_error *
     size_t kept = 0;
     int r;
 
-    for (size_t i = 0; i < set->n; i++) {
-        set->v[i].trusted = set->v[i].number < floor;
-    }
-    r = wal_check(set->v, set->n, &damage);
+    r = wal_check(set->v, set->n, floor, &damage);
     if (r < 0) {
         return io_error_set(error, r,
                             "%s/%010" PRIu32 ".seg is damaged at byte %" PRIu64
@@ -187,6 +184,58 @@ int segment_set_check(struct segment_set *set, uint32_t floor, struct io_error *
     set->n = kept;
     r = dir_sync(set->dir);
     return r < 0 ? io_error_set(error, r, "%s can't be synced: %s", set->dir, strerror(-r)) : 0;
+}
+
+int segment_set_remove(struct segment_set *set, uint32_t number)
+{
+    char path[PATH_MAX];
+    int r = segment_path(set->dir, number, path);
+
+    for (size_t i = 0; i < set->n; i++) {
+        if (set->v[i].number == number) {
+            segment_unmap(&set->v[i]);
+        }
+    }
+    if (r == 0 && unlink(path) < 0) {
+        r = -errno;
+    }
+    return r < 0 ? r : dir_sync(set->dir);
+}
+
+static int compare_sizes(const void *a, const void *b)
+{
+    const struct segment_size *x = a;
+    const struct segment_size *y = b;
+
+    return x->number < y->number ? -1 : x->number > y->number;
+}
+
+int segment_set_sizes(const struct segment_set *set, struct segment_size **ret, size_t *ret_n)
+{
+    DIR *d = opendir(set->dir);
+    struct segment_size *v = NULL;
+    struct dirent *e;
+    struct stat st;
+    size_t cap = 0;
+    size_t n = 0;
+
+    if (!d) {
+        return -errno;
+    }
+    while ((e = readdir(d))) {
+        uint32_t number = name_number(e->d_name);
+        if (number > 0 && fstatat(dirfd(d), e->d_name, &st, 0) == 0) {
+            mem_grow(&v, &cap, n + 1, sizeof(*v));
+            v[n++] = (struct segment_size){ number, (uint64_t) st.st_size };
+        }
+    }
+    closedir(d);
+    if (n > 0) {
+        qsort(v, n, sizeof(*v), compare_sizes);
+    }
+    *ret = v;
+    *ret_n = n;
+    return 0;
 }
 
 void segment_set_close(struct segment_set *set)

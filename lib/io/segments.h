@@ -23,6 +23,14 @@ int segment_set_open(struct segment_set *set, const char *data_dir, struct io_er
  * Segments below `floor` are covered by a checkpoint and not looked through. -EBADMSG: damage, with
  * a sentence; nothing was changed. */
 int segment_set_check(struct segment_set *set, uint32_t floor, struct io_error *error);
+/* Removes a segment's file, durably, and its mapping. Nobody may read it any more. */
+int segment_set_remove(struct segment_set *set, uint32_t number);
+/* Numbers and sizes of all segments that lie in the folder now, sorted; *ret is the caller's. */
+struct segment_size {
+    uint32_t number;
+    uint64_t bytes;
+};
+int segment_set_sizes(const struct segment_set *set, struct segment_size **ret, size_t *ret_n);
 void segment_set_close(struct segment_set *set);
 /* Highest number present, 0 for none (before segment_set_check). */
 uint32_t segment_set_highest(const struct segment_set *set);
@@ -64,6 +72,11 @@ void segment_writer_act(struct segment_writer *w, const struct action *a);
 void segment_writer_flush(struct segment_writer *w, void (*fn)(void *ctx), void *ctx);
 /* Bytes written so far. */
 uint64_t segment_writer_bytes(const struct segment_writer *w);
+
+/* A segment that is complete: of the set, or one of this writer's. -ENOENT. */
+int segment_writer_get(const struct segment_writer *w, uint32_t number, struct wal_segment *ret);
+/* Lets go of one of this writer's, after its file was removed. */
+void segment_writer_forget(struct segment_writer *w, uint32_t number);
 
 /* The shard_options.read of this writer and its set; ctx is the writer. */
 const uint8_t *segment_writer_read(void *ctx, struct position at, size_t bytes);

@@ -29,7 +29,7 @@ static int path_of(const char *dir, const char *name, char out[PATH_MAX])
 
 static void encode(struct buf *b, const struct superblock *s)
 {
-    mp_put_array(b, 11);
+    mp_put_array(b, 12);
     mp_put_bin(b, s->server_id, UUID_BYTES);
     mp_put_bin(b, s->cluster_id, UUID_BYTES);
     mp_put_uint(b, s->server);
@@ -40,6 +40,7 @@ static void encode(struct buf *b, const struct superblock *s)
     mp_put_uint(b, s->start);
     mp_put_uint(b, s->first_segment);
     mp_put_bool(b, s->sent);
+    mp_put_bool(b, s->compacted);
     mp_put_array(b, s->n_priors);
     for (uint32_t i = 0; i < s->n_priors; i++) {
         mp_put_uint(b, s->priors[i]);
@@ -51,7 +52,7 @@ static int decode(const uint8_t *p, size_t bytes, struct superblock *ret)
     struct mp_reader r = mp_reader_of(p, bytes);
     struct superblock s;
 
-    if (mp_get_array(&r) < 11) {
+    if (mp_get_array(&r) < 12) {
         return -EBADMSG;
     }
     mp_get_bin_exact(&r, s.server_id, UUID_BYTES);
@@ -64,6 +65,7 @@ static int decode(const uint8_t *p, size_t bytes, struct superblock *ret)
     s.start = mp_get_uint(&r);
     s.first_segment = (uint32_t) mp_get_uint_max(&r, UINT32_MAX);
     s.sent = mp_get_bool(&r);
+    s.compacted = mp_get_bool(&r);
     s.n_priors = mp_get_array(&r);
     if (s.n_priors > PRIORS_MAX) {
         return -EBADMSG;

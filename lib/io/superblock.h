@@ -20,6 +20,7 @@ struct superblock {
     uint64_t priors[PRIORS_MAX]; /* …then the next start tells it among those before its own */
     uint32_t n_priors;
     uint64_t start;         /* counts the starts */
+    bool compacted;         /* segments were removed: the log alone is not everything */
     uint32_t first_segment; /* lowest segment number of this start */
 };
 

@@ -48,6 +48,9 @@ int entry_decode_trusted(const uint8_t *p, size_t bytes, struct entry *ret)
         bytes - ENTRY_HEAD_BYTES - p[12] > ENTRY_VALUE_BYTES_MAX) {
         return -EBADMSG;
     }
+    if ((p[12] > 0) != (p[10] == ENTRY_SET || p[10] == ENTRY_DELETE)) {
+        return -EBADMSG;
+    }
     number = bytes_get_u64(p + 48);
     if (bytes_get_u16(p + 14) > number) {
         return -EBADMSG;

@@ -106,5 +106,5 @@ void entry_encode(const struct entry *e, uint8_t *out);
  * checksum. */
 int entry_decode(const uint8_t *p, size_t bytes, struct entry *ret);
 
-/* As entry_decode, for bytes whose checksum was verified before: looks at lengths only. */
+/* As entry_decode, for bytes that were just made or just checked: does not look at the checksum. */
 int entry_decode_trusted(const uint8_t *p, size_t bytes, struct entry *ret);

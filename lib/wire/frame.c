@@ -137,18 +137,41 @@ int64_t frame_decode(const uint8_t *p, size_t bytes, struct frame *ret)
     return FRAME_HEAD_BYTES + (int64_t) f.payload_bytes;
 }
 
-void frame_commit_encode(struct name name, uint8_t out[FRAME_COMMIT_BYTES])
+void frame_commit_encode(struct name name, uint64_t time_usec, uint8_t out[FRAME_COMMIT_BYTES])
 {
     bytes_put_u64(out, name.seq);
     bytes_put_u32(out + 8, name.view);
+    bytes_put_u64(out + 12, time_usec);
 }
 
-int frame_commit_decode(const struct frame *f, struct name *ret)
+int frame_commit_decode(const struct frame *f, struct name *ret, uint64_t *ret_time_usec)
 {
     if (f->kind != FRAME_COMMIT || f->payload_bytes != FRAME_COMMIT_BYTES) {
         return -EBADMSG;
     }
     *ret = (struct name){ .seq = bytes_get_u64(f->payload), .view = bytes_get_u32(f->payload + 8) };
+    *ret_time_usec = bytes_get_u64(f->payload + 12);
+    return 0;
+}
+
+size_t frame_gone_encode(const struct frame_gone *g, uint8_t out[FRAME_GONE_BYTES_MAX])
+{
+    bytes_put_u64(out, g->seq);
+    bytes_put_u64(out + 8, g->time_usec);
+    memcpy(out + FRAME_GONE_HEAD_BYTES, g->key, g->key_len);
+    return FRAME_GONE_HEAD_BYTES + g->key_len;
+}
+
+int frame_gone_decode(const struct frame *f, struct frame_gone *ret)
+{
+    if (f->kind != FRAME_GONE || f->payload_bytes <= FRAME_GONE_HEAD_BYTES ||
+        f->payload_bytes > FRAME_GONE_BYTES_MAX) {
+        return -EBADMSG;
+    }
+    *ret = (struct frame_gone){ .seq = bytes_get_u64(f->payload),
+                                .time_usec = bytes_get_u64(f->payload + 8),
+                                .key = f->payload + FRAME_GONE_HEAD_BYTES,
+                                .key_len = f->payload_bytes - FRAME_GONE_HEAD_BYTES };
     return 0;
 }
 

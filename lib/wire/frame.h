@@ -66,10 +66,10 @@ enum frame_kind {
     FRAME_PREPARE = 1, /* an entry, prepared */
     FRAME_COMMIT,      /* everything up to a name is committed */
     FRAME_VIEW,        /* the partition's view and membership, and the server's part in it */
-    FRAME_COPY,        /* reserved: a committed entry, moved or received */
+    FRAME_COPY,        /* a committed entry, moved by compaction */
     FRAME_BASE,        /* reserved: what a copy holds (catch-up) */
     FRAME_HORIZON,     /* reserved: highest seq of a dropped tombstone */
-    FRAME_GONE,        /* reserved: a key removed by catch-up */
+    FRAME_GONE,        /* a tombstone or dead record was dropped */
     FRAME_DROP,        /* reserved: the partition was emptied */
     _FRAME_KIND_MAX,
     _FRAME_KIND_INVALID = -22,
@@ -110,10 +110,23 @@ void frame_head_encode(const struct frame *f, uint8_t out[FRAME_HEAD_BYTES]);
  * or -EBADMSG. */
 int64_t frame_decode(const uint8_t *p, size_t bytes, struct frame *ret);
 
-/* Payload of FRAME_COMMIT. */
-#define FRAME_COMMIT_BYTES 12
-void frame_commit_encode(struct name name, uint8_t out[FRAME_COMMIT_BYTES]);
-int frame_commit_decode(const struct frame *f, struct name *ret);
+/* Payload of FRAME_COMMIT: seq 8, view 4, partition time given out so far 8 (R13). */
+#define FRAME_COMMIT_BYTES 20
+void frame_commit_encode(struct name name, uint64_t time_usec, uint8_t out[FRAME_COMMIT_BYTES]);
+int frame_commit_decode(const struct frame *f, struct name *ret, uint64_t *ret_time_usec);
+
+/* Payload of FRAME_GONE: seq 8, partition time of the decision 8, key. */
+#define FRAME_GONE_HEAD_BYTES 16
+#define FRAME_GONE_BYTES_MAX  (FRAME_GONE_HEAD_BYTES + ENTRY_KEY_BYTES_MAX)
+struct frame_gone {
+    uint64_t seq;
+    uint64_t time_usec;
+    const uint8_t *key;
+    size_t key_len;
+};
+/* Returns the number of bytes written. */
+size_t frame_gone_encode(const struct frame_gone *g, uint8_t out[FRAME_GONE_BYTES_MAX]);
+int frame_gone_decode(const struct frame *f, struct frame_gone *ret);
 
 /* Payload of FRAME_VIEW. The members are server numbers, the primary first. */
 #define REPLICAS_MAX 7

@@ -277,16 +277,17 @@ static struct position append(struct rig *r, uint64_t seq)
 {
     uint8_t bytes[FRAME_COMMIT_BYTES];
 
-    frame_commit_encode((struct name){ .seq = seq, .view = 1 }, bytes);
+    frame_commit_encode((struct name){ .seq = seq, .view = 1 }, 0, bytes);
     return wal_append(&r->wal, FRAME_COMMIT, 0, 1, bytes, sizeof(bytes));
 }
 
 static int count_frame(void *ctx, const struct frame *f, struct position at)
 {
+    uint64_t time_usec;
     struct name name;
 
     (void) at;
-    assert_int_equal(frame_commit_decode(f, &name), 0);
+    assert_int_equal(frame_commit_decode(f, &name, &time_usec), 0);
     assert_int_equal(name.seq, ++*(uint64_t *) ctx);
     return 0;
 }

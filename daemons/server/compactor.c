@@ -1,0 +1,176 @@
+/* Which segments are compacted, and when: after each published generation, while the log is larger
+ * than its live records justify. One victim at a time: every shard copies what it needs of it, then
+ * the file goes. */
+#include "io/log.h"
+#include "server_private.h"
+
+#include "base/cleanup.h"
+#include "base/mem.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The log may be this much of the live bytes, and the slack beside. */
+#define LOG_PER_LIVE_NUM 7
+#define LOG_PER_LIVE_DEN 5
+/* A segment with more live bytes than this is left alone: copying it gains nothing. */
+#define VICTIM_LIVE_PERCENT_MAX 90
+
+static void victim_begin(struct server *s);
+
+void compactor_count(struct server *s, const struct compaction_live *live)
+{
+    for (size_t i = 0; i < live->n; i++) {
+        if (live->bytes[i] > 0) {
+            compaction_live_add(&s->compactor.live, live->first + (uint32_t) i, live->bytes[i]);
+        }
+    }
+}
+
+/* ---- choosing ---- */
+
+struct candidate {
+    uint32_t number;
+    uint64_t bytes;
+    uint64_t live;
+};
+
+static int compare_live(const void *a, const void *b)
+{
+    const struct candidate *x = a;
+    const struct candidate *y = b;
+
+    return x->live != y->live ? (x->live < y->live ? -1 : 1) : (x->number < y->number ? -1 : 1);
+}
+
+/* Segments wholly below X of both generations, fewest live bytes first, until the log is small
+ * enough. */
+static void choose(struct server *s, const struct segment_size *sizes, size_t n)
+{
+    struct compactor *c = &s->compactor;
+    uint32_t floor = MIN_OF(c->floor, c->floor_before);
+    _cleanup_free_ struct candidate *v = mem_alloc(n * sizeof(*v));
+    size_t n_candidates = 0;
+    uint64_t total = 0;
+    uint64_t live = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        uint64_t segment_live = compaction_live_bytes(&c->live, sizes[i].number);
+        total += sizes[i].bytes;
+        live += segment_live;
+        if (sizes[i].number < floor &&
+            segment_live * 100 <= sizes[i].bytes * VICTIM_LIVE_PERCENT_MAX) {
+            v[n_candidates++] = (struct candidate){ sizes[i].number, sizes[i].bytes, segment_live };
+        }
+    }
+    if (n_candidates > 0) {
+        qsort(v, n_candidates, sizeof(*v), compare_live);
+    }
+    c->victims = mem_alloc(n_candidates * sizeof(*c->victims));
+    for (size_t i = 0; i < n_candidates && total > live / LOG_PER_LIVE_DEN * LOG_PER_LIVE_NUM +
+                                                       s->settings->compaction_slack_bytes;
+         i++) {
+        c->victims[c->n++] = v[i].number;
+        total -= MIN_OF(total, v[i].bytes - v[i].live);
+    }
+}
+
+/* ---- one victim after the other ---- */
+
+void compactor_end(struct server *s)
+{
+    struct compactor *c = &s->compactor;
+
+    free(c->victims);
+    c->victims = NULL;
+    c->n = c->next = 0;
+    c->running = false;
+}
+
+static void victim_end(struct server *s)
+{
+    struct compactor *c = &s->compactor;
+    uint32_t segment = c->victims[c->next++];
+    int r = c->status;
+
+    if (r == 0) {
+        r = identity_compacted(s);
+    }
+    if (r == 0) {
+        r = segment_set_remove(&s->segments, segment);
+    }
+    if (r == -EBADMSG) {
+        log_error("segment %u can't be read whole: it is kept, and what it holds may be damaged",
+                  segment);
+    } else if (r < 0 && r != -EBUSY) {
+        log_error("segment %u could not be compacted: %s", segment, strerror(-r));
+    }
+    for (uint32_t i = 0; i < s->n_shards && r == 0; i++) {
+        (void) shard_thread_forget(s->shards[i],
+                                   segment); /* else its mapping stays until the stop */
+    }
+    victim_begin(s);
+}
+
+void compactor_shard_done(void *ctx, uint32_t segment, int status, uint64_t copied,
+                          uint64_t dropped)
+{
+    struct server *s = ctx;
+    struct compactor *c = &s->compactor;
+
+    if (!c->running || c->next >= c->n || c->victims[c->next] != segment) {
+        return;
+    }
+    c->copied += copied;
+    c->dropped += dropped;
+    if (status < 0) {
+        c->status = status;
+    }
+    if (++c->shards_done == s->n_shards) {
+        victim_end(s);
+    }
+}
+
+static void victim_begin(struct server *s)
+{
+    struct compactor *c = &s->compactor;
+
+    if (c->next >= c->n || s->generation.last) {
+        log_info("compacted %zu segments: %llu bytes copied, %llu dead records dropped", c->next,
+                 (unsigned long long) c->copied, (unsigned long long) c->dropped);
+        compactor_end(s);
+        return;
+    }
+    c->shards_done = 0;
+    c->status = 0;
+    for (uint32_t i = 0; i < s->n_shards; i++) {
+        if (shard_thread_compact(s->shards[i], c->victims[c->next]) < 0) {
+            compactor_shard_done(s, c->victims[c->next], -ENOBUFS, 0, 0);
+        }
+    }
+}
+
+void compactor_begin(struct server *s, const struct manifest *manifest)
+{
+    struct compactor *c = &s->compactor;
+    _cleanup_free_ struct segment_size *sizes = NULL;
+    size_t n;
+
+    c->floor_before = c->floor;
+    if (c->floor == 0 && s->checkpoints.found) {
+        c->floor_before = manifest_lowest(&s->checkpoints.manifest).segment;
+    }
+    c->floor = manifest_lowest(manifest).segment;
+    if (c->running || segment_set_sizes(&s->segments, &sizes, &n) < 0) {
+        return;
+    }
+    choose(s, sizes, n);
+    if (c->n == 0) {
+        compactor_end(s);
+        return;
+    }
+    c->running = true;
+    c->copied = c->dropped = 0;
+    victim_begin(s);
+}

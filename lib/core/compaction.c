@@ -1,0 +1,265 @@
+#include "core/compaction.h"
+
+#include "base/assert.h"
+#include "base/cleanup.h"
+#include "base/mem.h"
+#include "core/replica.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- live bytes ---- */
+
+void compaction_live_add(struct compaction_live *l, uint32_t segment, uint64_t bytes)
+{
+    if (l->n == 0) {
+        l->first = segment;
+    }
+    if (segment < l->first) { /* rare: make room in front */
+        size_t more = l->first - segment;
+        mem_grow(&l->bytes, &l->cap, l->n + more, sizeof(*l->bytes));
+        memmove(l->bytes + more, l->bytes, l->n * sizeof(*l->bytes));
+        memset(l->bytes, 0, more * sizeof(*l->bytes));
+        l->n += more;
+        l->first = segment;
+    }
+    if (segment - l->first >= l->n) {
+        size_t n = segment - l->first + 1;
+        mem_grow(&l->bytes, &l->cap, n, sizeof(*l->bytes));
+        memset(l->bytes + l->n, 0, (n - l->n) * sizeof(*l->bytes));
+        l->n = n;
+    }
+    l->bytes[segment - l->first] += bytes;
+}
+
+uint64_t compaction_live_bytes(const struct compaction_live *l, uint32_t segment)
+{
+    return segment >= l->first && segment - l->first < l->n ? l->bytes[segment - l->first] : 0;
+}
+
+void compaction_live_free(struct compaction_live *l)
+{
+    free(l->bytes);
+    *l = (struct compaction_live){ 0 };
+}
+
+/* ---- one victim ---- */
+
+void compaction_free(struct shard *s)
+{
+    free(s->compaction.relocations);
+    s->compaction = (struct compaction){ 0 };
+}
+
+static void finish(struct shard *s, int error)
+{
+    struct action *a = actions_add(s->out, ACTION_COMPACTED);
+
+    a->compacted.segment = s->compaction.victim.number;
+    a->compacted.error = error;
+    a->compacted.copied = s->compaction.copied;
+    a->compacted.dropped = s->compaction.dropped;
+    compaction_free(s);
+}
+
+static bool holds_pending(const struct shard *s, uint32_t segment)
+{
+    for (size_t i = 0; i < s->n_replicas; i++) {
+        const struct replica *r = &s->replicas[i];
+        for (uint64_t seq = r->commit.seq + 1; seq <= r->last.seq; seq++) {
+            if (replica_tail(r, seq)->at.segment == segment) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+void compaction_begin(struct shard *s, const struct wal_segment *victim)
+{
+    kumo_assert(!s->compaction.running);
+    kumo_assert(victim->number < wal_end(&s->log).segment);
+    s->compaction.running = true;
+    s->compaction.victim = *victim;
+    /* A pending entry is in no index yet and would look dead. New ones go to later segments. */
+    if (holds_pending(s, victim->number)) {
+        finish(s, -EBUSY);
+    }
+}
+
+/* Does the index point at this entry? */
+static bool is_needed(const struct replica *r, const struct entry *e, struct position at)
+{
+    struct index_record rec;
+
+    return r->index->ops->get(r->index, e->key, e->key_len, &rec) == 0 &&
+           position_compare(rec.at, at) == 0;
+}
+
+/* A tombstone, or a record that nobody will ever read again. */
+static bool is_dead(struct shard *s, struct replica *r, const struct entry *e)
+{
+    uint64_t now_usec = replica_now(s, r);
+
+    return e->kind == ENTRY_DELETE || e->name.seq < r->flush.seq ||
+           e->time_usec < r->flush.past_usec ||
+           (now_usec > COMPACTION_EXPIRED_USEC &&
+            expiry_is_over(e->expiry_sec, now_usec - COMPACTION_EXPIRED_USEC));
+}
+
+static struct relocation *relocation_add(struct shard *s, const struct frame *f,
+                                         struct position from)
+{
+    struct compaction *c = &s->compaction;
+    struct relocation *l;
+
+    mem_grow(&c->relocations, &c->cap, c->n + 1, sizeof(*c->relocations));
+    l = &c->relocations[c->n++];
+    *l = (struct relocation){ .entry = f->payload, .bytes = f->payload_bytes, .from = from };
+    return l;
+}
+
+static void drop(struct shard *s, struct replica *r, const struct frame *f, const struct entry *e,
+                 struct position at)
+{
+    struct frame_gone gone = { e->name.seq, r->time_usec, e->key, e->key_len };
+    uint8_t bytes[FRAME_GONE_BYTES_MAX];
+
+    wal_append(&s->log, FRAME_GONE, r->partition, r->view, bytes, frame_gone_encode(&gone, bytes));
+    r->horizon_seq = MAX_OF(r->horizon_seq, e->name.seq);
+    relocation_add(s, f, at)->group = s->log.group;
+    s->compaction.dropped++;
+}
+
+static void copy(struct shard *s, struct replica *r, const struct frame *f, struct position at)
+{
+    struct relocation *l = relocation_add(s, f, at);
+
+    l->to = wal_append(&s->log, FRAME_COPY, r->partition, r->view, f->payload, f->payload_bytes);
+    l->group = s->log.group;
+    s->compaction.copied += f->payload_bytes;
+}
+
+static void keep_or_drop(struct shard *s, const struct frame *f, struct position at)
+{
+    struct replica *r = shard_replica(s, f->partition);
+    struct entry e;
+
+    if (!r || !frame_kind_has_entry(f->kind) ||
+        entry_decode_trusted(f->payload, f->payload_bytes, &e) < 0 || e.key_len == 0 ||
+        !is_needed(r, &e, at)) {
+        return;
+    }
+    /* The commit of what is moved is in the log before it: a replay does all in this order. */
+    shard_note_commit(s, r);
+    if (is_dead(s, r, &e)) {
+        drop(s, r, f, &e, at);
+    } else {
+        copy(s, r, f, at);
+    }
+}
+
+void compaction_tick(struct shard *s)
+{
+    struct compaction *c = &s->compaction;
+    size_t end = c->cursor.offset + COMPACTION_SLICE_BYTES;
+    struct position at;
+    struct frame f;
+    int r = 1;
+
+    if (!c->running || c->read || c->n > 0) {
+        return; /* one slice, then its sync */
+    }
+    while (c->cursor.offset < end && (r = wal_next(&c->victim, &c->cursor, &f, &at)) > 0) {
+        keep_or_drop(s, &f, at);
+    }
+    if (r < 0) {
+        finish(s, r);
+        return;
+    }
+    c->read = r == 0;
+    if (c->read && c->n == 0) {
+        finish(s, 0);
+    }
+}
+
+static void relocate(struct shard *s, const struct relocation *l)
+{
+    struct index_record rec;
+    struct replica *r;
+    struct entry e;
+    int err = entry_decode_trusted(l->entry, l->bytes, &e);
+
+    kumo_assert(err == 0);
+    r = shard_replica(s, e.partition);
+    if (r->index->ops->get(r->index, e.key, e.key_len, &rec) < 0 ||
+        position_compare(rec.at, l->from) != 0) {
+        return; /* written again meanwhile */
+    }
+    if (l->to.segment == 0) {
+        r->index->ops->drop(r->index, e.key, e.key_len);
+        return;
+    }
+    rec.at = l->to;
+    if (r->index->ops->put(r->index, e.key, e.key_len, &rec) < 0) {
+        shard_halt(s, "no memory for the index");
+    }
+}
+
+void compaction_synced(struct shard *s)
+{
+    struct compaction *c = &s->compaction;
+    size_t done = 0;
+
+    while (done < c->n && wal_is_synced(&s->log, c->relocations[done].group)) {
+        relocate(s, &c->relocations[done]);
+        done++;
+    }
+    if (done == 0) {
+        return;
+    }
+    c->n -= done;
+    memmove(c->relocations, c->relocations + done, c->n * sizeof(*c->relocations));
+    if (c->read && c->n == 0) {
+        finish(s, 0);
+    }
+}
+
+/* ---- replay ---- */
+
+int compaction_replay_copy(struct shard *s, struct replica *r, const struct frame *f,
+                           struct position at)
+{
+    struct index_record rec;
+    struct entry e;
+
+    if (entry_decode_trusted(f->payload, f->payload_bytes, &e) < 0 || e.key_len == 0 ||
+        e.name.seq > r->commit.seq) {
+        return -EBADMSG; /* its commit was noted before it */
+    }
+    if (r->index->ops->get(r->index, e.key, e.key_len, &rec) < 0 || rec.seq != e.name.seq) {
+        return 0;
+    }
+    rec.at = at;
+    if (r->index->ops->put(r->index, e.key, e.key_len, &rec) < 0) {
+        shard_halt(s, "no memory for the index");
+    }
+    return 0;
+}
+
+int compaction_replay_gone(struct replica *r, const struct frame *f)
+{
+    struct index_record rec;
+    struct frame_gone g;
+
+    if (frame_gone_decode(f, &g) < 0) {
+        return -EBADMSG;
+    }
+    r->horizon_seq = MAX_OF(r->horizon_seq, g.seq);
+    r->time_usec = MAX_OF(r->time_usec, g.time_usec);
+    if (r->index->ops->get(r->index, g.key, g.key_len, &rec) == 0 && rec.seq == g.seq) {
+        r->index->ops->drop(r->index, g.key, g.key_len);
+    }
+    return 0;
+}

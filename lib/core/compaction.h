@@ -1,0 +1,28 @@
+/* Compaction: what is still needed of a segment is copied to the log's end, what is dead is left
+ * behind, and then the file may go. One victim at a time; a shard copies what its own indexes point
+ * at. Pure.
+ *
+ * A victim must lie wholly below X of both generations of checkpoints, for every partition: no
+ * replay begins before it. A copy is a FRAME_COPY with the entry's bytes; the index follows when
+ * that is durable. Tombstones, and records that are long expired or flushed, are dropped with a
+ * FRAME_GONE, so that a replay drops them too; the highest seq so dropped is the partition's
+ * horizon. A victim that holds a pending entry is refused. */
+#pragma once
+
+#include "core/shard.h"
+
+#define COMPACTION_SLICE_BYTES (256u << 10) /* of the victim, read in one step */
+#define COMPACTION_EXPIRED_USEC                                                                    \
+    (UINT64_C(600) * UINT64_C(1000000)) /* a record is long expired after this */
+
+/* Live bytes of each segment, as checkpoint_take met them: what a victim is chosen by. */
+struct compaction_live {
+    uint32_t first; /* number of the segment of bytes[0] */
+    uint64_t *bytes;
+    size_t n;
+    size_t cap;
+};
+void compaction_live_add(struct compaction_live *l, uint32_t segment, uint64_t bytes);
+/* 0 for a segment that isn't there. */
+uint64_t compaction_live_bytes(const struct compaction_live *l, uint32_t segment);
+void compaction_live_free(struct compaction_live *l);

@@ -1,0 +1,400 @@
+/* A hand-driven cluster of three servers with one shard each: real shards, plain indexes, a log
+ * image per server, and messages that a test delivers, holds back or drops one by one. Included by
+ * the test_shard_* programs only. A test fails by itself when an action makes no sense. */
+#pragma once
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "core/hashspace.h"
+#include "core/index_map.h"
+#include "core/shard.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define RIG_SERVERS       3
+#define RIG_FILES_MAX     64
+#define RIG_FILE_BYTES    (1u << 20)
+#define RIG_SEGMENT_BYTES (1u << 16)
+#define RIG_MSGS_MAX      65536
+#define RIG_ANSWERS_MAX   32768
+#define RIG_VALUE_MAX     1024
+#define RIG_T0_USEC       UINT64_C(1700000000000000)
+
+struct rig_file {
+    uint32_t number;
+    size_t bytes;
+    uint8_t *data; /* RIG_FILE_BYTES: never moves */
+};
+
+struct rig_msg {
+    enum action_kind kind; /* ACTION_PREPARE, _ACK, _RESEND, _COMMIT */
+    uint32_t from;
+    uint32_t to;
+    struct msg_prepare prepare;
+    struct msg_at at;
+    struct msg_commit commit;
+    uint8_t *entry; /* what prepare points at */
+};
+
+struct rig_answer {
+    uint64_t id;
+    struct result result;
+    char value[RIG_VALUE_MAX + 1];
+};
+
+struct rig_node {
+    struct rig *rig;
+    uint32_t server;
+    struct shard *shard;
+    struct rig_file files[RIG_FILES_MAX];
+    size_t n_files;
+    uint64_t written_group; /* named by the last ACTION_SYNC */
+    uint64_t synced_group;
+    uint32_t next_segment;
+    uint64_t start;
+    int64_t clock_skew_usec;
+    const char *halted;
+    unsigned accuses;
+    struct msg_at accused;
+    unsigned lacking;
+    unsigned seals;
+    struct msg_sealed sealed;
+    struct msg_peek peek;
+    unsigned peeks;
+};
+
+struct rig {
+    struct rig_node nodes[RIG_SERVERS + 1]; /* by server number, from 1 */
+    uint32_t partitions;
+    struct rig_msg *msgs; /* in flight, oldest first */
+    size_t n_msgs;
+    struct rig_answer *answers;
+    size_t n_answers;
+    uint64_t boot_usec;
+    uint64_t next_id;
+};
+
+static inline const uint8_t *rig_read(void *ctx, struct position at, size_t bytes)
+{
+    struct rig_node *n = ctx;
+
+    for (size_t i = 0; i < n->n_files; i++) {
+        if (n->files[i].number == at.segment && at.offset + bytes <= n->files[i].bytes) {
+            return n->files[i].data + at.offset;
+        }
+    }
+    return NULL;
+}
+
+/* ---- actions ---- */
+
+static inline struct rig_file *rig_file(struct rig_node *n, uint32_t number)
+{
+    for (size_t i = 0; i < n->n_files; i++) {
+        if (n->files[i].number == number) {
+            return &n->files[i];
+        }
+    }
+    return NULL;
+}
+
+static inline void rig_act_file(struct rig_node *n, const struct action *a)
+{
+    struct rig_file *f = rig_file(n, a->file.at.segment);
+
+    if (a->kind == ACTION_CREATE) {
+        assert_null(f);
+        assert_true(n->n_files < RIG_FILES_MAX);
+        assert_int_equal(a->file.at.offset, 0);
+        f = &n->files[n->n_files++];
+        *f = (struct rig_file){ a->file.at.segment, 0, malloc(RIG_FILE_BYTES) };
+        n->next_segment = MAX_OF(n->next_segment, f->number + 1);
+    }
+    assert_non_null(f);
+    assert_int_equal(f->bytes, a->file.at.offset); /* a log only grows at its end */
+    assert_true(f->bytes + a->file.bytes <= RIG_FILE_BYTES);
+    memcpy(f->data + f->bytes, a->file.data, a->file.bytes);
+    f->bytes += a->file.bytes;
+}
+
+static inline void rig_act_send(struct rig_node *n, const struct action *a)
+{
+    struct rig *g = n->rig;
+    struct rig_msg *m = &g->msgs[g->n_msgs++];
+
+    assert_true(g->n_msgs < RIG_MSGS_MAX);
+    assert_int_not_equal(a->server, n->server);
+    assert_in_range(a->server, 1, RIG_SERVERS);
+    *m = (struct rig_msg){ .kind = a->kind, .from = n->server, .to = a->server };
+    if (a->kind == ACTION_PREPARE) {
+        m->prepare = a->prepare;
+        m->entry = malloc(a->prepare.entry_bytes);
+        memcpy(m->entry, a->prepare.entry, a->prepare.entry_bytes);
+        m->prepare.entry = m->entry;
+    } else if (a->kind == ACTION_COMMIT) {
+        m->commit = a->commit;
+    } else {
+        m->at = a->note;
+    }
+}
+
+static inline void rig_act_answer(struct rig_node *n, const struct action *a)
+{
+    struct rig_answer *to = &n->rig->answers[n->rig->n_answers++];
+
+    assert_true(n->rig->n_answers < RIG_ANSWERS_MAX);
+    to->id = a->answer.asker.id;
+    to->result = a->answer.result;
+    assert_true(to->result.value_len <= RIG_VALUE_MAX);
+    if (to->result.value_len > 0) {
+        memcpy(to->value, to->result.value, to->result.value_len);
+    }
+    to->value[to->result.value_len] = 0;
+    to->result.value = NULL;
+}
+
+static inline void rig_act(struct rig_node *n, const struct action *a)
+{
+    switch (a->kind) {
+    case ACTION_CREATE:
+    case ACTION_WRITE:
+        rig_act_file(n, a);
+        return;
+    case ACTION_SYNC:
+        assert_true(a->group > n->written_group);
+        n->written_group = a->group;
+        return;
+    case ACTION_PREPARE:
+    case ACTION_ACK:
+    case ACTION_RESEND:
+    case ACTION_COMMIT:
+        rig_act_send(n, a);
+        return;
+    case ACTION_RESULT:
+        rig_act_answer(n, a);
+        return;
+    case ACTION_PEEK:
+        n->peek = a->peek.peek;
+        n->peeks++;
+        return;
+    case ACTION_SEALED:
+        n->sealed = a->sealed;
+        n->seals++;
+        return;
+    case ACTION_ACCUSE:
+        n->accused = a->note;
+        n->accuses++;
+        return;
+    case ACTION_LACKING:
+        n->lacking++;
+        return;
+    case ACTION_HALT:
+        n->halted = a->why;
+        return;
+    default:
+        fail_msg("unknown action %d", a->kind);
+    }
+}
+
+/* ---- steps ---- */
+
+static inline void rig_step(struct rig *g, uint32_t server, const struct shard_event *e)
+{
+    struct rig_node *n = &g->nodes[server];
+    struct shard_clock now = { g->boot_usec, RIG_T0_USEC + g->boot_usec };
+    struct actions out = { 0 };
+
+    now.real_usec = (uint64_t) ((int64_t) now.real_usec + n->clock_skew_usec);
+    shard_step(n->shard, &now, e, &out);
+    for (size_t i = 0; i < out.n; i++) {
+        rig_act(n, &out.v[i]);
+    }
+    actions_free(&out);
+}
+
+static inline void rig_event(struct rig *g, uint32_t server, enum shard_event_kind kind,
+                             uint32_t from)
+{
+    struct shard_event e = { .kind = kind, .from = from };
+
+    rig_step(g, server, &e);
+}
+
+static inline void rig_turn(struct rig *g, uint32_t server)
+{
+    rig_event(g, server, SHARD_TURN_END, 0);
+}
+
+/* The disk finishes what was written so far. */
+static inline bool rig_synced(struct rig *g, uint32_t server)
+{
+    struct rig_node *n = &g->nodes[server];
+    struct shard_event e = { .kind = SHARD_SYNCED, .group = n->written_group };
+
+    if (n->synced_group == n->written_group) {
+        return false;
+    }
+    n->synced_group = n->written_group;
+    rig_step(g, server, &e);
+    return true;
+}
+
+/* Ends the turn and syncs. Returns whether there was anything to sync. */
+static inline bool rig_sync(struct rig *g, uint32_t server)
+{
+    rig_turn(g, server);
+    return rig_synced(g, server);
+}
+
+static inline void rig_tick(struct rig *g, uint32_t server, uint64_t usec)
+{
+    g->boot_usec += usec;
+    rig_event(g, server, SHARD_TICK, 0);
+}
+
+/* A view of a partition; members as digits: "123", the primary first. */
+static inline void rig_row(struct rig *g, uint32_t server, enum shard_event_kind kind,
+                           uint16_t partition, uint32_t view, const char *members)
+{
+    struct shard_event e = { .kind = kind };
+
+    e.row.partition = partition;
+    e.row.view = view;
+    e.row.n_members = (uint8_t) strlen(members);
+    for (size_t i = 0; i < strlen(members); i++) {
+        e.row.members[i] = (uint32_t) (members[i] - '0');
+    }
+    rig_step(g, server, &e);
+}
+
+static inline void rig_view(struct rig *g, uint32_t server, uint32_t view, const char *members)
+{
+    rig_row(g, server, SHARD_VIEW, 0, view, members);
+}
+
+static inline void rig_seal(struct rig *g, uint32_t server, uint32_t view)
+{
+    struct shard_event e = { .kind = SHARD_SEAL, .note = { .partition = 0, .view = view } };
+
+    rig_step(g, server, &e);
+}
+
+/* ---- messages ---- */
+
+static inline void rig_msg_free(struct rig *g, size_t i)
+{
+    free(g->msgs[i].entry);
+    g->n_msgs--;
+    memmove(&g->msgs[i], &g->msgs[i + 1], (g->n_msgs - i) * sizeof(g->msgs[0]));
+}
+
+/* Index of the oldest message of a kind between two servers; 0 stands for any. -1: none. */
+static inline long rig_msg_find(const struct rig *g, int kind, uint32_t from, uint32_t to)
+{
+    for (size_t i = 0; i < g->n_msgs; i++) {
+        const struct rig_msg *m = &g->msgs[i];
+        if ((kind == 0 || (int) m->kind == kind) && (from == 0 || m->from == from) &&
+            (to == 0 || m->to == to)) {
+            return (long) i;
+        }
+    }
+    return -1;
+}
+
+static inline size_t rig_msg_count(const struct rig *g, int kind, uint32_t from, uint32_t to)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < g->n_msgs; i++) {
+        const struct rig_msg *m = &g->msgs[i];
+        count += (kind == 0 || (int) m->kind == kind) && (from == 0 || m->from == from) &&
+                 (to == 0 || m->to == to);
+    }
+    return count;
+}
+
+/* Hands a copy over; the message stays in flight. */
+static inline void rig_msg_show(struct rig *g, const struct rig_msg *m)
+{
+    struct shard_event e = { .from = m->from };
+
+    switch (m->kind) {
+    case ACTION_PREPARE:
+        e.kind = SHARD_PREPARE;
+        e.prepare = m->prepare;
+        break;
+    case ACTION_COMMIT:
+        e.kind = SHARD_COMMIT;
+        e.commit = m->commit;
+        break;
+    default:
+        e.kind = m->kind == ACTION_ACK ? SHARD_ACK : SHARD_RESEND;
+        e.note = m->at;
+    }
+    rig_step(g, m->to, &e);
+}
+
+/* Delivers the oldest such message. Returns whether there was one. */
+static inline bool rig_deliver(struct rig *g, int kind, uint32_t from, uint32_t to)
+{
+    long i = rig_msg_find(g, kind, from, to);
+    struct rig_msg m;
+
+    if (i < 0) {
+        return false;
+    }
+    m = g->msgs[i];
+    g->msgs[i].entry = NULL;
+    rig_msg_free(g, (size_t) i);
+    rig_msg_show(g, &m);
+    free(m.entry);
+    return true;
+}
+
+static inline size_t rig_deliver_all(struct rig *g, int kind, uint32_t from, uint32_t to)
+{
+    size_t n = 0;
+
+    while (rig_deliver(g, kind, from, to)) {
+        n++;
+    }
+    return n;
+}
+
+static inline size_t rig_drop_all(struct rig *g, int kind, uint32_t from, uint32_t to)
+{
+    size_t n = 0;
+
+    for (long i; (i = rig_msg_find(g, kind, from, to)) >= 0; n++) {
+        rig_msg_free(g, (size_t) i);
+    }
+    return n;
+}
+
+/* Turns, syncs and deliveries until nothing more happens; `servers` as digits take part, what is
+ * sent to others stays in flight. */
+static inline void rig_run(struct rig *g, const char *servers)
+{
+    int idle = 0;
+
+    for (int round = 0; idle < 2; round++) {
+        assert_true(round < 1000); /* it must come to rest */
+        idle++;
+        for (const char *s = servers; *s; s++) {
+            uint32_t to = (uint32_t) (*s - '0');
+            idle = rig_sync(g, to) ? 0 : idle;
+            for (const char *t = servers; *t; t++) {
+                idle = rig_deliver_all(g, 0, (uint32_t) (*t - '0'), to) > 0 ? 0 : idle;
+            }
+        }
+    }
+}
