@@ -1,4 +1,4 @@
-/* A simulated disk: segment files made of sectors, a page cache above them, and a folder. */
+/* A simulated disk: files made of sectors, a page cache above them, and a folder. */
 #include "sim/sim.h"
 
 #include "base/cleanup.h"
@@ -135,6 +135,58 @@ void disk_sync_all(struct disk *d)
     disk_compact(d);
 }
 
+void disk_sync_folder(struct disk *d)
+{
+    for (size_t i = 0; i < d->n; i++) {
+        d->files[i]->entry_durable = d->files[i]->exists;
+        d->files[i]->old_number = 0;
+    }
+    disk_compact(d);
+}
+
+void disk_rename(struct disk *d, uint32_t number, uint32_t to)
+{
+    struct file *f = file_find(d, number);
+
+    kumo_assert(f && f->exists && f->old_number == 0 && !file_find(d, to));
+    f->old_number = number;
+    f->number = to;
+}
+
+const uint8_t *disk_file(const struct disk *d, uint32_t number, size_t *ret_bytes)
+{
+    struct file *f = file_find(d, number);
+
+    if (!f || !f->exists) {
+        return NULL;
+    }
+    *ret_bytes = buf_len(&f->cache);
+    return buf_head(&f->cache);
+}
+
+void disk_flip(struct disk *d, uint32_t number, struct rng *rng)
+{
+    struct file *f = file_find(d, number);
+    size_t at;
+    uint8_t bit;
+
+    kumo_assert(f && buf_len(&f->cache) > 0);
+    at = rng_below(rng, buf_len(&f->cache));
+    bit = (uint8_t) (1u << rng_below(rng, 8));
+    buf_head(&f->cache)[at] ^= bit;
+    if (at < buf_len(&f->durable)) {
+        buf_head(&f->durable)[at] ^= bit;
+    }
+}
+
+void disk_lose(struct disk *d, uint32_t number)
+{
+    struct file *f = file_find(d, number);
+
+    kumo_assert(f);
+    f->exists = f->entry_durable = false;
+}
+
 /* ---- power loss ---- */
 
 enum loss { LOSS_ALL, LOSS_NOTHING, LOSS_SECTORS, LOSS_END, _LOSS_MAX };
@@ -179,6 +231,17 @@ static void file_lose(struct file *f, struct rng *rng, enum loss loss)
     buf_append(&f->durable, buf_head(&f->cache), buf_len(&f->cache));
 }
 
+static void rename_lose(struct file *f, struct rng *rng, enum loss loss)
+{
+    if (f->old_number == 0) {
+        return;
+    }
+    if (loss == LOSS_ALL || (loss != LOSS_NOTHING && rng_chance(rng, 1, 2))) {
+        f->number = f->old_number;
+    }
+    f->old_number = 0;
+}
+
 bool disk_power_loss(struct disk *d, struct rng *rng)
 {
     enum loss loss = (enum loss) rng_below(rng, _LOSS_MAX);
@@ -187,13 +250,15 @@ bool disk_power_loss(struct disk *d, struct rng *rng)
     for (size_t i = 0; i < d->n; i++) {
         struct file *f = d->files[i];
         f->syncing = false;
-        any = any || f->exists != f->entry_durable || buf_len(&f->cache) != buf_len(&f->durable);
+        any = any || f->old_number != 0 || f->exists != f->entry_durable ||
+              buf_len(&f->cache) != buf_len(&f->durable);
         if (f->exists != f->entry_durable) {
             f->exists = loss == LOSS_NOTHING ? f->exists
                         : loss == LOSS_ALL   ? f->entry_durable
                                              : rng_chance(rng, 1, 2);
         }
         f->entry_durable = f->exists;
+        rename_lose(f, rng, loss);
         file_lose(f, rng, loss);
     }
     disk_compact(d);

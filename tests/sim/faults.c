@@ -35,6 +35,13 @@ void faults_crash(struct sim *s, struct server *sv, bool power)
     restart_plan(s, sv);
 }
 
+void faults_stopped(struct sim *s, struct server *sv)
+{
+    sim_trace(s, "server %u stops", sv->index + 1);
+    s->counts.stops++;
+    faults_crash(s, sv, false);
+}
+
 static void crash(struct sim *s, struct server *sv, bool power)
 {
     if (sim_chance(s, 1, 2)) {
@@ -119,6 +126,9 @@ static void strike(struct sim *s, enum fault f)
         return;
     case FAULT_CLIENT_KILL:
         client_crash(s, &s->clients[sim_between(s, 0, s->setup.clients - 1)]);
+        return;
+    case FAULT_STOP:
+        checkpoints_stop(s, server_draw(s));
         return;
     default:
         return;

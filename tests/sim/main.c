@@ -48,8 +48,8 @@ static void aborted(int signal)
 static void setup_print(const struct sim *s)
 {
     static const char *const faults[_FAULT_MAX] = {
-        "kill",  "power", "power-all",    "break",        "stall",
-        "pause", "clock", "manager-kill", "manager-flip", "client-kill",
+        "kill",  "power",        "power-all",    "break",       "stall", "pause",
+        "clock", "manager-kill", "manager-flip", "client-kill", "stop",
     };
     const struct setup *u = &s->setup;
 
@@ -79,6 +79,12 @@ static void counts_print(const char *what, const struct counts *c)
            "with a tail\n",
            what, (unsigned long long) c->torn, (unsigned long long) c->tails_cut,
            (unsigned long long) c->reconciled);
+    printf(
+        "%s: %llu generations of checkpoints, %llu starts from one (%llu from an older one, %llu "
+        "entries in tails), %llu damaged, %llu clean stops\n",
+        what, (unsigned long long) c->generations, (unsigned long long) c->checkpointed,
+        (unsigned long long) c->older, (unsigned long long) c->tails,
+        (unsigned long long) c->damaged, (unsigned long long) c->stops);
     printf("%s: %llu events, %llu messages (%llu lost), %llu configurations of histories\n", what,
            (unsigned long long) c->events, (unsigned long long) c->messages,
            (unsigned long long) c->messages_lost, (unsigned long long) c->configurations);

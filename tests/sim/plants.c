@@ -1,6 +1,8 @@
 /* Bugs that can be switched on, to see that the simulator finds them. */
 #include "sim/sim.h"
 
+#include "base/bytes.h"
+#include "base/crc32c.h"
 #include "base/mem.h"
 #include "core/index_map.h"
 
@@ -19,6 +21,14 @@ const char *const plant_names[_PLANT_MAX] = {
     [PLANT_READ_FROM_SECONDARY] = "read-from-secondary",
     [PLANT_INDEX_FORGETS] = "index-forgets",
     [PLANT_NEVER_ACCUSE] = "never-accuse",
+    [PLANT_CHECKPOINT_WITHOUT_TAIL] = "checkpoint-without-tail",
+    [PLANT_PUBLISH_BEFORE_LOG] = "publish-before-log",
+    [PLANT_PUBLISH_BEFORE_FILES] = "publish-before-files",
+    [PLANT_WRONG_X] = "replay-from-wrong-x",
+    [PLANT_KEEP_ONE_GENERATION] = "keep-only-one-generation",
+    [PLANT_KEEP_BY_NUMBER] = "keep-generations-by-number",
+    [PLANT_NO_FOLDER_SYNC_AFTER_RENAME] = "no-folder-sync-after-rename",
+    [PLANT_TRUST_TOO_MUCH] = "trust-too-much",
 };
 
 const char *const plant_stories[_PLANT_MAX] = {
@@ -34,6 +44,15 @@ const char *const plant_stories[_PLANT_MAX] = {
     [PLANT_READ_FROM_SECONDARY] = "a read is answered from what a secondary has committed (R10)",
     [PLANT_INDEX_FORGETS] = "the index loses a record now and then",
     [PLANT_NEVER_ACCUSE] = "a restarted server asks for no view (R6)",
+    [PLANT_CHECKPOINT_WITHOUT_TAIL] = "checkpoints hold what is committed, and no tail",
+    [PLANT_PUBLISH_BEFORE_LOG] = "a manifest is published before the log is durable through its X",
+    [PLANT_PUBLISH_BEFORE_FILES] = "a manifest is published before the files that it names",
+    [PLANT_WRONG_X] = "a replay passes over one group behind the checkpoint's X",
+    [PLANT_KEEP_ONE_GENERATION] = "the generation before the newest is removed",
+    [PLANT_KEEP_BY_NUMBER] = "the generation that is kept beside the newest may be a damaged one",
+    [PLANT_NO_FOLDER_SYNC_AFTER_RENAME] = "older generations go before the manifest's rename is "
+                                          "durable",
+    [PLANT_TRUST_TOO_MUCH] = "segments below the highest X are passed over, instead of the lowest",
 };
 
 /* ---- acks ---- */
@@ -137,6 +156,76 @@ bool plant_receive(struct sim *s, struct link *l, struct shard_process *sp, stru
         return read_elsewhere(s, l, sp, m);
     }
     return false;
+}
+
+/* ---- checkpoints ---- */
+
+static void checkpoint_seal(struct buf *b, size_t begin)
+{
+    uint8_t *p = buf_head(b) + begin;
+    size_t bytes = buf_len(b) - begin;
+
+    bytes_put_u32(p + 8, crc32c(0, p + 12, CHECKPOINT_HEAD_BYTES - 12));
+    bytes_put_u32(p + bytes - 4, crc32c(0, p, bytes - 4));
+}
+
+/* Exchanges the tail, the last item of the state, for an empty one. */
+void plant_checkpoint_taken(struct sim *s, struct buf *b, size_t begin)
+{
+    uint8_t *p = buf_head(b) + begin;
+    uint32_t state_bytes = bytes_get_u32(p + 20);
+    struct mp_reader r = mp_reader_of(p + CHECKPOINT_HEAD_BYTES, state_bytes);
+    uint32_t items = mp_get_array(&r);
+    uint8_t *tail;
+
+    if (s->o->plant != PLANT_CHECKPOINT_WITHOUT_TAIL) {
+        return;
+    }
+    mp_skip_n(&r, items - 1);
+    kumo_assert(!r.failed && r.p < r.end);
+    tail = p + (r.p - p);
+    *tail = 0x90; /* an empty array */
+    memmove(tail + 1, r.end, (size_t) (buf_head(b) + buf_len(b) - r.end));
+    b->end -= (size_t) (r.end - r.p) - 1;
+    bytes_put_u32(p + 20, state_bytes - (uint32_t) (r.end - r.p) + 1);
+    checkpoint_seal(b, begin);
+}
+
+/* The end of the first group that ends behind x. */
+static struct position group_behind(const struct server *sv, struct position x)
+{
+    struct segment_head segment;
+    struct group_head h;
+    size_t at = SEGMENT_HEAD_BYTES;
+    size_t bytes;
+    const uint8_t *p = disk_file(&sv->disk, x.segment, &bytes);
+
+    if (!p || segment_head_decode(p, bytes, &segment) < 0) {
+        return x;
+    }
+    while (at < bytes && group_head_decode(p + at, bytes - at, segment.crc, &h) == 0) {
+        at += GROUP_HEAD_BYTES + h.bytes;
+        if (at > x.offset) {
+            return (struct position){ x.segment, (uint32_t) at };
+        }
+    }
+    return x;
+}
+
+void plant_checkpoint_loading(struct sim *s, struct server *sv, const uint8_t **p, size_t bytes,
+                              struct buf *b)
+{
+    struct position x = { bytes_get_u32(*p + 32), bytes_get_u32(*p + 36) };
+
+    if (s->o->plant != PLANT_WRONG_X) {
+        return;
+    }
+    buf_append(b, *p, bytes);
+    x = group_behind(sv, x);
+    bytes_put_u32(buf_head(b) + 32, x.segment);
+    bytes_put_u32(buf_head(b) + 36, x.offset);
+    checkpoint_seal(b, 0);
+    *p = buf_head(b);
 }
 
 /* ---- an index that forgets ---- */

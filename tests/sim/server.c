@@ -63,7 +63,9 @@ static void synced(struct sim *s, struct event *e)
     s->counts.syncs++;
     disk_sync_end(&sp->server->disk, sp->index, s->o->plant != PLANT_NO_FOLDER_SYNC);
     sp->syncing = false;
+    sp->synced_group = e->number;
     check_synced(s, sp);
+    checkpoints_synced(s, sp);
     if (next != 0) {
         sp->queued_group = 0;
         sync_begin(s, sp, next);
@@ -436,6 +438,7 @@ void server_go(struct sim *s, struct server *sv, const struct message *registere
         sim_after(s, sim_between(s, 0, 100) * USEC_PER_MSEC, &sv->process, heartbeats, sp, 0, NULL);
     }
     net_up(s, END_SHARD, sv->index);
+    checkpoints_run(s, sv);
 }
 
 static void early_keep(struct server *sv, const struct message *m)

@@ -132,6 +132,7 @@ static void faults_draw(struct sim *s)
     f[FAULT_MANAGER_KILL] = fault_draw(s, 2000, 10000);
     f[FAULT_MANAGER_FLIP] = fault_draw(s, 1000, 10000);
     f[FAULT_CLIENT_KILL] = fault_draw(s, 2000, 10000);
+    f[FAULT_STOP] = fault_draw(s, 1000, 10000);
 }
 
 static void setup_draw(struct sim *s)
@@ -160,6 +161,9 @@ static void setup_draw(struct sim *s)
     u->flushes = sim_chance(s, 1, 3);
     u->expiry = sim_chance(s, 1, 3);
     u->large_values = sim_chance(s, 1, 2);
+    u->checkpoint_usec = sim_chance(s, 1, 6) ? 0 : sim_between(s, 100, 4000) * USEC_PER_MSEC;
+    u->checkpoint_pause_usec = sim_chance(s, 1, 2) ? USEC_PER_MSEC : 300 * USEC_PER_MSEC;
+    u->damage = sim_chance(s, 1, 2);
     faults_draw(s);
 }
 

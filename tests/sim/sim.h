@@ -11,6 +11,7 @@
 #include "base/buf.h"
 #include "base/map.h"
 #include "base/rng.h"
+#include "core/checkpoint.h"
 #include "core/cluster.h"
 #include "core/manager.h"
 #include "core/replica.h"
@@ -91,6 +92,21 @@ struct shard_process {
     size_t n_held;
     size_t cap_held;
     size_t cap_held_links;
+
+    /* its part of the generation of checkpoints that is being made */
+    uint64_t synced_group; /* of the log, durable in truth */
+    uint64_t x_group;      /* durable: the log is, through every X */
+    uint32_t taken;
+    uint64_t file_bytes;
+    bool waits_for_log;
+};
+
+/* A generation of checkpoints that is being made. */
+struct generation {
+    bool running;
+    uint64_t number;
+    uint32_t shards_done;
+    struct manifest manifest;
 };
 
 /* What a server keeps beside its log: durable as soon as it is written. */
@@ -129,6 +145,19 @@ struct server {
     int64_t clock_drift_ppm;
     bool restart_due;
     uint32_t doom; /* crashes after so many writes to its logs; 0: not planned */
+
+    struct disk folder; /* of checkpoints */
+    struct generation generation;
+    uint64_t highest_generation; /* of anything that lies in the folder */
+    uint64_t good_generation;    /* that this start used or that was published last; 0: none */
+    struct manifest manifest;    /* of the generation that this start uses */
+    bool stopping;               /* after this generation */
+    /* What is known here and not there. Generations that it counted as published and that nothing
+     * damaged, the newest last: one of them must always be found. */
+    uint64_t published[2];
+    uint64_t *damaged; /* generations */
+    size_t n_damaged;
+    size_t cap_damaged;
 };
 
 struct manager_process {
@@ -239,6 +268,14 @@ enum plant {
     PLANT_READ_FROM_SECONDARY,
     PLANT_INDEX_FORGETS,
     PLANT_NEVER_ACCUSE,
+    PLANT_CHECKPOINT_WITHOUT_TAIL,
+    PLANT_PUBLISH_BEFORE_LOG,
+    PLANT_PUBLISH_BEFORE_FILES,
+    PLANT_WRONG_X,
+    PLANT_KEEP_ONE_GENERATION,
+    PLANT_KEEP_BY_NUMBER,
+    PLANT_NO_FOLDER_SYNC_AFTER_RENAME,
+    PLANT_TRUST_TOO_MUCH,
     _PLANT_MAX,
 };
 extern const char *const plant_names[_PLANT_MAX];
@@ -255,6 +292,7 @@ enum fault {
     FAULT_MANAGER_KILL,
     FAULT_MANAGER_FLIP,
     FAULT_CLIENT_KILL,
+    FAULT_STOP, /* a clean one, with a last generation of checkpoints */
     _FAULT_MAX,
 };
 
@@ -274,6 +312,9 @@ struct setup {
     uint64_t delay_max_usec;
     uint64_t sync_max_usec;
     uint64_t think_max_usec;
+    uint64_t checkpoint_usec;       /* mean time between two generations; 0: only at clean stops */
+    uint64_t checkpoint_pause_usec; /* at most, between two partitions */
+    bool damage;                    /* some generations are damaged */
     bool shards_change;
     bool slow_syncs;
     bool flushes;
@@ -302,6 +343,12 @@ struct counts {
     uint64_t torn;           /* power losses that hit unsynced bytes */
     uint64_t tails_cut;      /* entries that a replica took back (R1) */
     uint64_t reconciled;     /* new primaries with a tail (R5) */
+    uint64_t generations;    /* of checkpoints, published */
+    uint64_t checkpointed;   /* starts from a generation */
+    uint64_t older;          /* of them, from one that was not the newest */
+    uint64_t damaged;        /* generations that a fault damaged */
+    uint64_t tails;          /* entries in tails of checkpoints that were loaded */
+    uint64_t stops;          /* clean ones */
 };
 
 struct options {
@@ -387,6 +434,10 @@ void server_go(struct sim *s, struct server *sv, const struct message *registere
 void shard_run(struct sim *s, struct shard_process *sp, const struct shard_event *e);
 void shard_receive(struct sim *s, struct link *l, unsigned side, struct message *m);
 void shard_link_up(struct sim *s, struct link *l, unsigned side);
+/* The files of the log, sorted; the caller frees *ret. */
+int server_segments(const struct server *sv, struct wal_segment **ret);
+void server_shard_options(struct sim *s, struct server *sv, uint32_t shard, uint32_t shards,
+                          struct shard_options *ret);
 /* Who has this number, or NULL. */
 struct server *server_of_number(struct sim *s, uint32_t number);
 
@@ -400,6 +451,29 @@ void managers_flip(struct sim *s);
 void managers_receive(struct sim *s, struct link *l, unsigned side, struct message *m);
 void managers_link_down(struct sim *s, uint64_t conn);
 
+/* ---- checkpoints.c ---- */
+
+/* The server runs: generations begin now and then. */
+void checkpoints_run(struct sim *s, struct server *sv);
+/* A clean stop: a last generation. */
+void checkpoints_stop(struct sim *s, struct server *sv);
+/* A shard's log was synced. */
+void checkpoints_synced(struct sim *s, struct shard_process *sp);
+/* The process is gone. */
+void checkpoints_gone(struct server *sv);
+/* A start: chooses a generation. */
+void checkpoints_open(struct sim *s, struct server *sv);
+/* Segments below it are not looked through. */
+uint32_t checkpoints_floor(const struct sim *s, const struct server *sv);
+/* …loads the shard's partitions from it. */
+void checkpoints_load(struct sim *s, struct shard_process *sp);
+void checkpoints_free(struct server *sv);
+
+/* ---- oracle.c ---- */
+
+/* After a start from checkpoints: replays the whole log too, which must lead to the same. */
+void oracle_check(struct sim *s, struct server *sv);
+
 /* ---- plants.c: what the planted bugs do at the seams ---- */
 
 /* Before an event reaches the shard. True: it is answered already. */
@@ -408,6 +482,11 @@ bool plant_receive(struct sim *s, struct link *l, struct shard_process *sp, stru
 void plant_taken(struct sim *s, struct shard_process *sp, const struct shard_event *prepare);
 /* Before a prepare is sent. */
 void plant_sending(struct sim *s, struct shard_process *sp, struct message *m, uint32_t to);
+/* After a checkpoint was taken: bytes that were appended from `begin` on. */
+void plant_checkpoint_taken(struct sim *s, struct buf *b, size_t begin);
+/* Before a checkpoint is loaded: *p may be exchanged for bytes in `b`. */
+void plant_checkpoint_loading(struct sim *s, struct server *sv, const uint8_t **p, size_t bytes,
+                              struct buf *b);
 /* An index_open_fn; ctx: the simulator. */
 int plant_index_open(void *ctx, uint16_t partition, struct index **ret);
 struct message *shard_message(enum shard_event_kind kind, size_t bytes);
@@ -443,6 +522,8 @@ void work_probe_end(struct sim *s);
 /* ---- faults.c ---- */
 
 void faults_begin(struct sim *s);
+/* The process ends by itself, and is started again. */
+void faults_stopped(struct sim *s, struct server *sv);
 /* A crash, and the restart after it. */
 void faults_crash(struct sim *s, struct server *sv, bool power);
 /* Everything runs again. */

@@ -15,7 +15,7 @@ static void super_write(struct sim *s, struct server *sv,
 
 /* ---- the log ---- */
 
-static int segments_list(const struct server *sv, struct wal_segment **ret)
+int server_segments(const struct server *sv, struct wal_segment **ret)
 {
     const struct disk *d = &sv->disk;
     struct wal_segment *v = mem_zalloc(d->n + 1, sizeof(*v));
@@ -35,6 +35,9 @@ static int segments_list(const struct server *sv, struct wal_segment **ret)
 static void log_cut(struct sim *s, struct server *sv, const struct wal_segment *v, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
+        if (v[i].trusted) {
+            continue;
+        }
         s->counts.cut_bytes += v[i].bytes - v[i].good_bytes;
         if (v[i].good_bytes == 0) {
             disk_remove(&sv->disk, v[i].number);
@@ -51,25 +54,32 @@ static const uint8_t *log_read(void *ctx, struct position at, size_t bytes)
     return disk_read(&sv->disk, at, bytes);
 }
 
+void server_shard_options(struct sim *s, struct server *sv, uint32_t shard, uint32_t shards,
+                          struct shard_options *ret)
+{
+    *ret = (struct shard_options){
+        .log = { .start = sv->super.start,
+                 .shard = shard,
+                 .shards = shards,
+                 .partitions = sv->super.partitions,
+                 .first_segment = sv->super.first_segment,
+                 .segment_bytes = s->setup.segment_bytes },
+        .server = sv->super.number,
+        .value_bytes_max = SIM_VALUE_BYTES,
+        .index_open = plant_index_open,
+        .index_ctx = s,
+        .read = log_read,
+        .read_ctx = sv,
+    };
+    memcpy(ret->log.server_id, sv->id, UUID_BYTES);
+}
+
 static void shards_make(struct sim *s, struct server *sv)
 {
     for (uint32_t i = 0; i < sv->n_shards; i++) {
         struct shard_process *sp = &sv->shards[i];
-        struct shard_options o = {
-            .log = { .start = sv->super.start,
-                     .shard = i,
-                     .shards = sv->n_shards,
-                     .partitions = sv->super.partitions,
-                     .first_segment = sv->super.first_segment,
-                     .segment_bytes = s->setup.segment_bytes },
-            .server = sv->super.number,
-            .value_bytes_max = SIM_VALUE_BYTES,
-            .index_open = plant_index_open,
-            .index_ctx = s,
-            .read = log_read,
-            .read_ctx = sv,
-        };
-        memcpy(o.log.server_id, sv->id, UUID_BYTES);
+        struct shard_options o;
+        server_shard_options(s, sv, i, sv->n_shards, &o);
         *sp = (struct shard_process){ .server = sv, .index = i };
         if (shard_new(&o, &sp->shard) < 0) {
             sim_fail(s, "server %u: a shard can't be made", sv->super.number);
@@ -101,17 +111,20 @@ static int replay_frame(void *ctx, const struct frame *f, struct position at)
 static void replay(struct sim *s, struct server *sv)
 {
     _cleanup_free_ struct wal_segment *v = NULL;
-    int n = segments_list(sv, &v);
+    int n = server_segments(sv, &v);
     struct wal_damage damage;
     struct replay r = { s, sv };
 
-    if (wal_check(v, (size_t) n, &damage) < 0) {
+    for (uint32_t i = 0; i < sv->n_shards && !s->failed; i++) {
+        checkpoints_load(s, &sv->shards[i]);
+    }
+    if (wal_check(v, (size_t) n, checkpoints_floor(s, sv), &damage) < 0) {
         sim_fail(s, "server %u, second look at its log: segment %u, offset %llu: %s",
                  sv->super.number, damage.segment, (unsigned long long) damage.offset, damage.what);
         return;
     }
     for (int i = 0; i < n; i++) {
-        int err = v[i].good_bytes > 0 ? wal_walk(&v[i], replay_frame, &r) : 0;
+        int err = v[i].good_bytes > 0 && !v[i].trusted ? wal_walk(&v[i], replay_frame, &r) : 0;
         if (err < 0) {
             sim_fail(s, "server %u: its log contradicts itself in segment %u (%s)",
                      sv->super.number, v[i].number, strerror(-err));
@@ -121,6 +134,9 @@ static void replay(struct sim *s, struct server *sv)
     for (uint32_t i = 0; i < sv->n_shards; i++) {
         shard_replay_end(sv->shards[i].shard);
         check_replayed(s, &sv->shards[i]);
+    }
+    if (!s->failed && sv->manifest.items) {
+        oracle_check(s, sv);
     }
 }
 
@@ -179,11 +195,13 @@ static void log_recovered(struct sim *s, struct event *e)
 static void log_recover(struct sim *s, struct server *sv)
 {
     _cleanup_free_ struct wal_segment *v = NULL;
-    int n = segments_list(sv, &v);
     struct wal_damage damage;
+    int n;
 
+    checkpoints_open(s, sv);
+    n = server_segments(sv, &v);
     sv->highest_segment = n > 0 ? v[n - 1].number : 0; /* also of files that are removed now */
-    if (wal_check(v, (size_t) n, &damage) < 0) {
+    if (wal_check(v, (size_t) n, checkpoints_floor(s, sv), &damage) < 0) {
         sim_fail(s, "server %u, after a mere crash: damage in segment %u, offset %llu: %s",
                  sv->super.number, damage.segment, (unsigned long long) damage.offset, damage.what);
         return;
@@ -308,12 +326,19 @@ static void shards_free(struct server *sv)
     sv->n_early = 0;
 }
 
+static void power_loss(struct sim *s, struct server *sv)
+{
+    bool torn = disk_power_loss(&sv->disk, &s->rng);
+
+    s->counts.torn += disk_power_loss(&sv->folder, &s->rng) || torn;
+}
+
 /* power: what was not synced may be lost; else only the process is gone. */
 void server_crash(struct sim *s, struct server *sv, bool power)
 {
     if (!sv->process.alive) {
         if (power) {
-            s->counts.torn += disk_power_loss(&sv->disk, &s->rng);
+            power_loss(s, sv);
         }
         return;
     }
@@ -327,9 +352,10 @@ void server_crash(struct sim *s, struct server *sv, bool power)
         sv->super_durable = sv->super; /* a write under way may have come through */
     }
     check_server_gone(s, sv);
+    checkpoints_gone(sv);
     shards_free(sv);
     if (power) {
-        s->counts.torn += disk_power_loss(&sv->disk, &s->rng);
+        power_loss(s, sv);
     }
     net_down(s, END_SERVER, sv->index, power ? USEC_PER_SEC : 50 * USEC_PER_MSEC);
     net_down(s, END_SHARD, sv->index, power ? USEC_PER_SEC : 50 * USEC_PER_MSEC);
@@ -353,5 +379,6 @@ void server_free(struct server *sv)
 {
     shards_free(sv);
     free(sv->early);
+    checkpoints_free(sv);
     disk_free(&sv->disk);
 }
