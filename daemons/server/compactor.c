@@ -94,6 +94,10 @@ static void victim_end(struct server *s)
     uint32_t segment = c->victims[c->next++];
     int r = c->status;
 
+    /* A generation that is taken meanwhile may point into the victim, with X behind the copies. */
+    if (r == 0 && (s->generation.running || s->generation.last)) {
+        r = -EBUSY;
+    }
     if (r == 0) {
         r = identity_compacted(s);
     }

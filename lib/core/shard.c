@@ -168,12 +168,14 @@ int shard_replay_frame(struct shard *s, const struct frame *f, struct position a
 {
     struct replica *r = shard_replica(s, f->partition);
     struct actions none = { 0 };
+    struct position begin = at;
     int err;
 
     if (!r) {
         return f->partition < s->o.log.partitions ? 0 : -EBADMSG;
     }
-    if (position_compare(at, r->replay_from) < 0) {
+    begin.offset -= FRAME_HEAD_BYTES;
+    if (position_compare(begin, r->replay_from) < 0) {
         return 0;
     }
     s->out = &none;
@@ -207,8 +209,11 @@ void shard_replay_end(struct shard *s)
     for (size_t i = 0; i < s->n_replicas; i++) {
         struct replica *r = &s->replicas[i];
         r->durable_seq = r->last.seq;
-        list_remove(&r->in_commits); /* noted already */
         list_remove(&r->in_told);
+        list_remove(&r->in_commits); /* noted already, unless a checkpoint was ahead of the log */
+        if (r->replay_from.segment != 0 && r->commit.seq > 0) {
+            list_push_back(&s->commits, &r->in_commits);
+        }
         for (unsigned j = 0; j < r->n_members; j++) {
             if (r->members[j].server == s->o.server) { /* R6: it resumes nothing */
                 sm_move(&replica_sm, &r->state, REPLICA_WAITING);

@@ -68,8 +68,8 @@ static inline bool wal_dirty(const struct wal *l)
     return buf_len(&l->bytes) > 0;
 }
 
-/* Where the next appended frame will stand, or behind that: a frame with a payload at or after it
- * was appended later than this call, one before it earlier. */
+/* Where the next appended frame will begin, or before that: frames that begin at or after it are
+ * appended later than this call, those before it were appended earlier. */
 struct position wal_end(const struct wal *l);
 
 /* Emits the writes and one sync for what was gathered, if anything; the next group begins. */

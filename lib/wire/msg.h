@@ -203,8 +203,8 @@ enum result_code {
     RESULT_NON_NUMERIC, /* incr or decr of something that is no number */
     RESULT_TOO_LARGE,   /* append or prepend beyond the limit */
     RESULT_FLUSHED,
-    /* the server did nothing; the first two are worth another try */
-    RESULT_NOT_PRIMARY, /* number = view that it knows */
+    /* not done here; the first two are worth another try */
+    RESULT_NOT_PRIMARY, /* number = view that it knows; what was proposed before may still commit */
     RESULT_BUSY,        /* a queue is at its limit */
     RESULT_UNKNOWN,     /* "outcome unknown" (R12): the operation may have happened, long ago */
     RESULT_REFUSED,     /* it can't be done here, a retry won't help: unknown session, malformed */
