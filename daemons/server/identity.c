@@ -36,30 +36,15 @@ static int superblock_new(struct server *s, struct io_error *error)
     return 0;
 }
 
-/* A new process is a new incarnation: the last accepted counter + 1, with a random number of its
- * own. A copy of the directory that is started too is then told apart, and a restored one can't
- * count itself up to acceptance. An acceptance that a crash kept from this disk is proved by the
- * random numbers before; when there is no room for one more of them, the last one is kept. */
 static int superblock_begin(struct server *s, struct io_error *error)
 {
     struct superblock *b = &s->superblock;
-    bool fresh = b->counter != b->accepted + 1;
+    uint64_t random;
 
-    if (fresh) {
-        b->counter = b->accepted + 1;
-        b->n_priors = 0;
-    } else if (b->sent && b->n_priors < PRIORS_MAX) {
-        b->priors[b->n_priors++] = b->random;
-        fresh = true;
-    } else if (!b->sent) {
-        fresh = true;
+    if (random_fill(&random, sizeof(random)) < 0) {
+        return io_error_set(error, -EIO, "no random numbers from the kernel");
     }
-    if (fresh) {
-        b->sent = false;
-        if (random_fill(&b->random, sizeof(b->random)) < 0) {
-            return io_error_set(error, -EIO, "no random numbers from the kernel");
-        }
-    }
+    incarnation_begin(&b->incarnation, random);
     b->start++;
     b->first_segment = MAX_OF(segment_set_highest(&s->segments), b->first_segment) + 1;
     return superblock_write(s->settings->data_dir, b, error);
@@ -67,11 +52,9 @@ static int superblock_begin(struct server *s, struct io_error *error)
 
 int identity_sending(struct server *s, struct io_error *error)
 {
-    if (s->superblock.sent) {
-        return 0;
-    }
-    s->superblock.sent = true;
-    return superblock_write(s->settings->data_dir, &s->superblock, error);
+    return incarnation_sending(&s->superblock.incarnation)
+               ? superblock_write(s->settings->data_dir, &s->superblock, error)
+               : 0;
 }
 
 int identity_open(struct server *s, struct io_error *error)
@@ -165,6 +148,6 @@ int identity_accepted(struct server *s, const struct msg_registered *m, struct i
     memcpy(b->cluster_id, m->cluster_id, UUID_BYTES);
     b->server = m->server;
     b->partitions = m->partitions;
-    b->accepted = b->counter;
+    incarnation_accepted(&b->incarnation);
     return superblock_write(s->settings->data_dir, b, error);
 }

@@ -252,7 +252,7 @@ static void pack_hello(struct rpc *rpc, void *ctx, struct buf *out)
         .protocol_max = MSG_PROTOCOL_MAX,
         .role = ROLE_SERVER,
         .server = s->superblock.server,
-        .incarnation = s->superblock.counter,
+        .incarnation = s->superblock.incarnation.counter,
         .shard = SHARD_NONE,
         .clock_usec = clock_real_usec(),
     };
@@ -266,9 +266,6 @@ static int on_up(struct rpc *rpc, void *ctx, struct mp_reader *answer)
 {
     struct server *s = ctx;
     struct msg_register m = {
-        .counter = s->superblock.counter,
-        .random = s->superblock.random,
-        .n_priors = s->superblock.n_priors,
         .shards = (uint32_t) s->settings->threads,
     };
     struct io_error error;
@@ -280,7 +277,7 @@ static int on_up(struct rpc *rpc, void *ctx, struct mp_reader *answer)
         return -EIO;
     }
     memcpy(m.server_id, s->superblock.server_id, UUID_BYTES);
-    memcpy(m.priors, s->superblock.priors, sizeof(m.priors));
+    incarnation_fill(&s->superblock.incarnation, &m);
     memcpy(m.name, s->name, sizeof(m.name));
     memcpy(m.address, s->address, sizeof(m.address));
     if (rpc_begin_request(rpc, MSG_REGISTER, on_registered, s, REGISTER_TIMEOUT_USEC, &b, NULL) ==

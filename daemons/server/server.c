@@ -91,7 +91,7 @@ int server_start_shards(struct server *s, struct io_error *error)
         .checkpoint_writer = s->checkpoint_writer,
         .sync = (enum sync_mode) s->settings->sync,
         .sync_interval_usec = s->settings->sync_interval_usec,
-        .incarnation = s->superblock.counter,
+        .incarnation = s->superblock.incarnation.counter,
         .owner = { .loop = s->loop,
                    .ctx = s,
                    .on_sealed = manager_link_sealed,

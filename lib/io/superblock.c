@@ -29,28 +29,31 @@ static int path_of(const char *dir, const char *name, char out[PATH_MAX])
 
 static void encode(struct buf *b, const struct superblock *s)
 {
+    const struct incarnation *i = &s->incarnation;
+
     mp_put_array(b, 12);
     mp_put_bin(b, s->server_id, UUID_BYTES);
     mp_put_bin(b, s->cluster_id, UUID_BYTES);
     mp_put_uint(b, s->server);
     mp_put_uint(b, s->partitions);
-    mp_put_uint(b, s->accepted);
-    mp_put_uint(b, s->counter);
-    mp_put_uint(b, s->random);
+    mp_put_uint(b, i->accepted);
+    mp_put_uint(b, i->counter);
+    mp_put_uint(b, i->random);
     mp_put_uint(b, s->start);
     mp_put_uint(b, s->first_segment);
-    mp_put_bool(b, s->sent);
+    mp_put_bool(b, i->sent);
     mp_put_bool(b, s->compacted);
-    mp_put_array(b, s->n_priors);
-    for (uint32_t i = 0; i < s->n_priors; i++) {
-        mp_put_uint(b, s->priors[i]);
+    mp_put_array(b, i->n_priors);
+    for (uint32_t j = 0; j < i->n_priors; j++) {
+        mp_put_uint(b, i->priors[j]);
     }
 }
 
 static int decode(const uint8_t *p, size_t bytes, struct superblock *ret)
 {
     struct mp_reader r = mp_reader_of(p, bytes);
-    struct superblock s;
+    struct superblock s = { 0 };
+    struct incarnation *i = &s.incarnation;
 
     if (mp_get_array(&r) < 12) {
         return -EBADMSG;
@@ -59,19 +62,19 @@ static int decode(const uint8_t *p, size_t bytes, struct superblock *ret)
     mp_get_bin_exact(&r, s.cluster_id, UUID_BYTES);
     s.server = (uint32_t) mp_get_uint_max(&r, SERVERS_MAX);
     s.partitions = (uint32_t) mp_get_uint_max(&r, PARTITIONS_MAX);
-    s.accepted = mp_get_uint(&r);
-    s.counter = mp_get_uint(&r);
-    s.random = mp_get_uint(&r);
+    i->accepted = mp_get_uint(&r);
+    i->counter = mp_get_uint(&r);
+    i->random = mp_get_uint(&r);
     s.start = mp_get_uint(&r);
     s.first_segment = (uint32_t) mp_get_uint_max(&r, UINT32_MAX);
-    s.sent = mp_get_bool(&r);
+    i->sent = mp_get_bool(&r);
     s.compacted = mp_get_bool(&r);
-    s.n_priors = mp_get_array(&r);
-    if (s.n_priors > PRIORS_MAX) {
+    i->n_priors = mp_get_array(&r);
+    if (i->n_priors > PRIORS_MAX) {
         return -EBADMSG;
     }
-    for (uint32_t i = 0; i < s.n_priors; i++) {
-        s.priors[i] = mp_get_uint(&r);
+    for (uint32_t j = 0; j < i->n_priors; j++) {
+        i->priors[j] = mp_get_uint(&r);
     }
     if (r.failed) {
         return -EBADMSG;

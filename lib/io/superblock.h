@@ -3,6 +3,7 @@
  * directory is a new server. */
 #pragma once
 
+#include "core/incarnation.h"
 #include "io/io_error.h"
 #include "wire/msg.h"
 
@@ -13,15 +14,10 @@ struct superblock {
     uint8_t cluster_id[UUID_BYTES]; /* zeros until a manager accepted it */
     uint32_t server;                /* its number in the cluster; 0 until then */
     uint32_t partitions;            /* of the cluster; 0 until then */
-    uint64_t accepted;              /* counter of the last accepted incarnation */
-    uint64_t counter; /* incarnation of this process: accepted + 1 until it is accepted… */
-    uint64_t random;  /* …and its other half */
-    bool sent;        /* a manager may have seen that pair… */
-    uint64_t priors[PRIORS_MAX]; /* …then the next start tells it among those before its own */
-    uint32_t n_priors;
-    uint64_t start;         /* counts the starts */
-    bool compacted;         /* segments were removed: the log alone is not everything */
-    uint32_t first_segment; /* lowest segment number of this start */
+    struct incarnation incarnation; /* of this process */
+    uint64_t start;                 /* counts the starts */
+    bool compacted;                 /* segments were removed: the log alone is not everything */
+    uint32_t first_segment;         /* lowest segment number of this start */
 };
 
 /* -ENOENT: there is none; -EBADMSG, -EIO… with a sentence. */
