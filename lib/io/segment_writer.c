@@ -210,16 +210,23 @@ static int segment_create(struct segment_writer *w, const struct action *a)
     if (s.fd < 0) {
         return -errno;
     }
-    s.map = mmap(NULL, s.map_bytes, PROT_READ, MAP_SHARED, s.fd, 0);
-    if (s.map == MAP_FAILED) {
-        int r = -errno;
-        close(s.fd);
-        return r;
-    }
-    (void) madvise(s.map, s.map_bytes, MADV_DONTDUMP);
     mem_grow(&w->own, &w->cap_own, w->n_own + 1, sizeof(*w->own));
     w->own[w->n_own++] = s;
     w->dir_unsynced = true;
+    return 0;
+}
+
+/* Maps the newest segment, beyond its present end, once it holds something. */
+static int segment_map(struct segment_writer *w)
+{
+    struct own_segment *s = &w->own[w->n_own - 1];
+    void *p = mmap(NULL, s->map_bytes, PROT_READ, MAP_SHARED, s->fd, 0);
+
+    if (p == MAP_FAILED) {
+        return -errno;
+    }
+    s->map = p;
+    (void) madvise(p, s->map_bytes, MADV_DONTDUMP);
     return 0;
 }
 
@@ -295,6 +302,13 @@ void segment_writer_act(struct segment_writer *w, const struct action *a)
     r = segment_write(w, a);
     if (r < 0) {
         fail(w, r, "writing the log");
+        return;
+    }
+    if (a->kind == ACTION_CREATE) {
+        r = segment_map(w);
+        if (r < 0) {
+            fail(w, r, "mapping a segment");
+        }
     }
 }
 
