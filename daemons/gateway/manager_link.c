@@ -28,7 +28,7 @@ struct manager_link {
     struct want sessions[THREADS_MAX];
     bool table_wanted;
     bool table_asked;
-    bool down_told;
+    char down_why[160]; /* the reason that was logged; empty while it is up */
 };
 
 static void ask_all(struct manager_link *m);
@@ -171,9 +171,9 @@ static int on_up(struct rpc *rpc, void *ctx, struct mp_reader *answer)
         log_ratelimit(LOG_LEVEL_ERROR, "there is no manager at %s", rpc_peer_name(rpc));
         return -EBADMSG;
     }
-    if (m->down_told) {
+    if (m->down_why[0] != '\0') {
         log_notice("connected to the manager at %s", rpc_peer_name(rpc));
-        m->down_told = false;
+        m->down_why[0] = '\0';
     }
     m->table_wanted = true;
     ask_all(m);
@@ -195,10 +195,10 @@ static void on_closed(struct rpc *rpc, void *ctx, int error, const char *why)
 
     (void) rpc;
     (void) error;
-    if (!m->down_told && !m->gateway->stopping) {
+    if (strncmp(m->down_why, why, sizeof(m->down_why) - 1) != 0 && !m->gateway->stopping) {
         log_warning("no connection to the manager at %s: %s; trying again", rpc_peer_name(rpc),
                     why);
-        m->down_told = true;
+        snprintf(m->down_why, sizeof(m->down_why), "%s", why);
     }
     gateway_update_status(m->gateway);
 }

@@ -293,9 +293,14 @@ int listener_open(struct listener *listener, const char *text, uint16_t default_
                   bool loopback_only, struct io_error *error)
 {
     struct addr addrs[ADDR_RESOLVED_MAX];
-    int n = addr_parse(text, default_port, addrs, ARRAY_LEN(addrs), error);
+    struct io_error why;
+    int n = addr_parse(text, default_port, addrs, ARRAY_LEN(addrs), &why);
     int opened = 0;
     int r = n;
+
+    if (n < 0) {
+        return io_error_set(error, n, "%s = %.100s: %.350s", listener->setting, text, why.text);
+    }
 
     for (int i = 0; i < n; i++) {
         if (loopback_only && !addr_is_loopback(&addrs[i])) {
