@@ -172,9 +172,16 @@ static int start_threads(struct gateway *g, struct io_error *error)
     return r < 0 ? io_error_set(error, r, "can't start the threads: %s", strerror(-r)) : 0;
 }
 
+static void on_reload(void *ctx)
+{
+    const struct gateway *g = ctx;
+
+    daemon_reload(&gateway_program, g->settings.argc, g->settings.argv, sizeof(g->settings));
+}
+
 static int gateway_start(struct gateway *g, struct io_error *error)
 {
-    static const struct daemon_ops daemon_ops = { .on_stop = on_stop };
+    static const struct daemon_ops daemon_ops = { .on_stop = on_stop, .on_reload = on_reload };
     int r = loop_new(&g->loop);
 
     if (r < 0) {

@@ -9,7 +9,7 @@
 
 int main(int argc, char **argv)
 {
-    struct settings settings = { 0 };
+    struct settings settings = { .argc = argc, .argv = argv };
     struct io_error error = { "" };
     int r;
 

@@ -24,6 +24,8 @@ struct settings {
     uint64_t server_queue_bytes;
     bool allow_flush_all;
     int log_level;
+    int argc; /* of main, for a reload */
+    char **argv;
 };
 
 extern const struct conf_program gateway_program;

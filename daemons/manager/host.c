@@ -239,18 +239,9 @@ static void on_stop(void *ctx)
 
 static void on_reload(void *ctx)
 {
-    struct host *h = ctx;
-    struct settings now = { 0 };
-    struct io_error error = { "" };
+    const struct host *h = ctx;
 
-    if (conf_parse_args(&settings_program, h->settings->argc, h->settings->argv, &now, NULL,
-                        &error) < 0) {
-        log_error("%s; the old settings stay", error.text);
-    } else {
-        log_set_level((enum log_level) now.log_level);
-        log_info("settings read again: log-level is in force, the others need a restart");
-    }
-    conf_free(&settings_program, &now);
+    daemon_reload(&settings_program, h->settings->argc, h->settings->argv, sizeof(*h->settings));
 }
 
 static const struct daemon_ops host_daemon_ops = { .on_stop = on_stop, .on_reload = on_reload };

@@ -28,13 +28,10 @@ void server_fail(struct server *s, const char *why)
     }
 }
 
-bool server_failed(const struct server *s)
+/* Has every shard's loop turned since the last question? */
+static bool is_alive(void *ctx)
 {
-    return s->failed;
-}
-
-bool server_is_alive(struct server *s)
-{
+    struct server *s = ctx;
     bool alive = true;
 
     for (uint32_t i = 0; i < s->n_shards; i++) {
@@ -294,39 +291,31 @@ static int start(struct server *s, struct io_error *error)
     return r;
 }
 
-int server_start(struct loop *loop, const struct settings *settings, struct server **ret,
-                 struct io_error *error)
+/* Accepts nothing more, writes a last generation of checkpoints, then ends the loop. */
+static void on_stop(void *ctx)
 {
-    struct server *s = mem_zalloc(1, sizeof(*s));
-    int r;
+    struct server *s = ctx;
 
-    s->loop = loop;
-    s->settings = settings;
-    s->lock_fd = -1;
-    s->timer = loop_timer_new(loop, on_status, s);
-    loop_timer_every(s->timer, STATUS_USEC);
-    r = start(s, error);
-    if (r < 0) {
-        server_stop(s);
-        return r;
-    }
-    *ret = s;
-    return 0;
-}
-
-void server_begin_stop(struct server *s)
-{
     daemon_notify_stopping();
     s->manager = rpc_link_free(s->manager);
     listener_stop(s->listener);
     checkpointer_stop(s);
 }
 
-struct server *server_stop(struct server *s)
+static void on_reload(void *ctx)
 {
-    if (!s) {
-        return NULL;
-    }
+    const struct server *s = ctx;
+
+    daemon_reload(&settings_program, s->settings->argc, s->settings->argv, sizeof(*s->settings));
+}
+
+static const struct daemon_ops ops = { .is_alive = is_alive,
+                                       .on_stop = on_stop,
+                                       .on_reload = on_reload };
+
+/* Ends what start began, as far as it came. */
+static void stop(struct server *s)
+{
     loop_timer_free(s->timer);
     s->manager = rpc_link_free(s->manager);
     if (s->listener) {
@@ -337,15 +326,51 @@ struct server *server_stop(struct server *s)
     }
     s->n_shards = 0;
     s->checkpoint_writer = checkpoint_writer_free(s->checkpoint_writer);
-    manifest_free(&s->generation.manifest);
     (void) loop_turn(s->loop, false); /* what the threads posted last */
     compactor_end(s);
     compaction_live_free(&s->compactor.live);
+    manifest_free(&s->generation.manifest);
     listener_free(s->listener);
     identity_close(s);
     hashspace_free(&s->space);
     free(s->shards);
     free(s->turns_seen);
-    free(s);
-    return NULL;
+}
+
+static int start_daemon(struct server *s, struct io_error *error)
+{
+    int r = loop_new(&s->loop);
+
+    if (r == 0) {
+        r = daemon_new(s->loop, &ops, s, &s->daemon);
+    }
+    if (r < 0) {
+        return io_error_set(error, r, "the main loop can't be made: %s", strerror(-r));
+    }
+    s->timer = loop_timer_new(s->loop, on_status, s);
+    loop_timer_every(s->timer, STATUS_USEC);
+    return start(s, error);
+}
+
+int server_run(struct settings *settings)
+{
+    struct server s = { .settings = settings, .lock_fd = -1 };
+    struct io_error error = { "" };
+    int r;
+
+    if (settings->threads == 0) {
+        settings->threads = (uint64_t) MAX_OF(1, MIN_OF(4, sysconf(_SC_NPROCESSORS_ONLN)));
+    }
+    r = start_daemon(&s, &error);
+    if (r < 0) {
+        log_error("%s", error.text);
+    } else {
+        r = loop_run(s.loop);
+    }
+    if (s.loop) {
+        s.daemon = daemon_free(s.daemon);
+        stop(&s);
+        loop_free(s.loop);
+    }
+    return r < 0 || s.failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }

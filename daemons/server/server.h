@@ -4,19 +4,5 @@
 
 #include "settings.h"
 
-struct loop;
-struct server;
-
-/* Opens the data directory, reads the log's state and begins to look for a manager. -errno with a
- * sentence. */
-int server_start(struct loop *loop, const struct settings *settings, struct server **ret,
-                 struct io_error *error);
-/* Accepts nothing more, writes a last generation of checkpoints, then ends the loop. */
-void server_begin_stop(struct server *s);
-/* Syncs and closes everything. NULL is fine; returns NULL. */
-struct server *server_stop(struct server *s);
-
-/* Did it end because something failed? */
-bool server_failed(const struct server *s);
-/* Has every shard's loop turned since the last question? For the watchdog. */
-bool server_is_alive(struct server *s);
+/* Runs until it is told to stop, or fails. Returns main's exit status. */
+int server_run(struct settings *settings);

@@ -41,6 +41,7 @@ struct compactor {
 
 struct server {
     const struct settings *settings;
+    struct daemon *daemon;
     struct loop *loop;
     struct loop_timer *timer;
     char name[NAME_BYTES_MAX];

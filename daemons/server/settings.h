@@ -20,6 +20,8 @@ struct settings {
     uint64_t segment_bytes;
     uint64_t value_bytes_max;
     int log_level; /* enum log_level */
+    int argc;      /* of main, for a reload */
+    char **argv;
 };
 
 extern const struct conf_program settings_program;

@@ -1,6 +1,8 @@
 /* What all daemons share towards the kernel and systemd. */
 #include "io/daemon.h"
 
+#include "io/conf.h"
+
 #include "base/cleanup.h"
 #include "base/mem.h"
 #include "io/clock.h"
@@ -244,4 +246,20 @@ int daemon_lock_dir(const char *dir, struct io_error *error)
         return r;
     }
     return fd;
+}
+
+void daemon_reload(const struct conf_program *program, int argc, char **argv, size_t settings_bytes)
+{
+    const struct conf_option *level = conf_find(program, "log-level");
+    void *settings = mem_zalloc(1, settings_bytes);
+    struct io_error error = { "" };
+
+    if (conf_parse_args(program, argc, argv, settings, NULL, &error) < 0) {
+        log_error("%s; the old settings stay", error.text);
+    } else {
+        log_set_level((enum log_level) * (const int *) ((const char *) settings + level->offset));
+        log_info("settings read again: log-level is in force, the others need a restart");
+    }
+    conf_free(program, settings);
+    free(settings);
 }

@@ -4,6 +4,7 @@
 #include "io/io_error.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct loop;
@@ -28,6 +29,14 @@ void daemon_prepare(void);
 int daemon_new(struct loop *loop, const struct daemon_ops *ops, void *ctx,
                struct daemon **ret_daemon);
 struct daemon *daemon_free(struct daemon *daemon);
+
+struct conf_program;
+
+/* What a reload does in all daemons: reads the settings again, and puts log-level in force; the
+ * other keys need a restart. A bad file is told and changes nothing. argc and argv are main's.
+ * settings_bytes: of the program's settings struct. */
+void daemon_reload(const struct conf_program *program, int argc, char **argv,
+                   size_t settings_bytes);
 
 /* sd_notify; nothing happens without NOTIFY_SOCKET. From any thread. */
 void daemon_notify_ready(void);

@@ -256,8 +256,8 @@ static int listener_refuse_remote(const struct addr *addr, struct io_error *erro
 
     return io_error_set(error, -EACCES,
                         "without a cluster key nothing may listen on %s: only on loopback "
-                        "addresses (127.0.0.1, [::1]); make a key with 'kumoctl init', or copy "
-                        "/etc/kumofs/cluster.key from another machine",
+                        "addresses (127.0.0.1, [::1]); this version has no "
+                        "cluster keys yet",
                         addr_format(addr, name));
 }
 
