@@ -61,7 +61,9 @@ int verb_get(struct ctl *ctl, int argc, char **argv)
     }
     code = data_run(ctl, &op, w.v[0], RESULT_VALUE, &res);
     if (code == VERB_OK && !ctl->interactive && !isatty(STDOUT_FILENO)) {
-        fwrite(res.bytes.data + res.bytes.start, 1, buf_len(&res.bytes), stdout);
+        if (buf_len(&res.bytes) > 0) {
+            fwrite(buf_head(&res.bytes), 1, buf_len(&res.bytes), stdout);
+        }
     } else if (code == VERB_OK) {
         verb_print_escaped(stdout, res.bytes.data + res.bytes.start, buf_len(&res.bytes));
         putchar('\n');

@@ -438,8 +438,8 @@ struct segment_writer *segment_writer_free(struct segment_writer *w)
     pthread_mutex_unlock(&w->lock);
     pthread_join(w->thread, NULL);
     w->closed = true;
-    (void) loop_turn(w->o.loop, false); /* what was posted to it ends here */
     loop_timer_free(w->timer);
+    (void) loop_turn(w->o.loop, false); /* what was posted to it ends here */
     for (size_t i = 0; i < w->n_own; i++) {
         if (!w->own[i].map) {
             continue;
