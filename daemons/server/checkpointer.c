@@ -101,10 +101,14 @@ void checkpointer_shard_done(void *ctx, const struct shard_generation *part)
                               s->loop, on_published, s);
 }
 
+bool checkpointer_is_due(const struct server *s)
+{
+    return log_bytes(s) - s->generation.log_bytes >= s->settings->checkpoint_log_bytes;
+}
+
 void checkpointer_tick(struct server *s)
 {
-    if (s->serving && !s->generation.running && !s->compactor.running &&
-        log_bytes(s) - s->generation.log_bytes >= s->settings->checkpoint_log_bytes) {
+    if (s->serving && !s->generation.running && !s->compactor.running && checkpointer_is_due(s)) {
         generation_begin(s);
     }
 }

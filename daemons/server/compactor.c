@@ -140,7 +140,8 @@ static void victim_begin(struct server *s)
 {
     struct compactor *c = &s->compactor;
 
-    if (c->next >= c->n || s->generation.last) {
+    /* A generation that is due goes first: it chooses anew. */
+    if (c->next >= c->n || s->generation.last || checkpointer_is_due(s)) {
         log_info("compacted %zu segments: %llu bytes copied, %llu dead records dropped", c->next,
                  (unsigned long long) c->copied, (unsigned long long) c->dropped);
         compactor_end(s);

@@ -86,6 +86,8 @@ void manager_link_accuse(void *ctx, const struct msg_at *at, size_t n);
 /* ---- checkpointer.c ---- */
 /* Begins a generation when enough log was written; called now and then. */
 void checkpointer_tick(struct server *s);
+/* Was enough log written since the last one? */
+bool checkpointer_is_due(const struct server *s);
 /* Writes one more generation, then ends the loop. */
 void checkpointer_stop(struct server *s);
 void checkpointer_shard_done(void *ctx, const struct shard_generation *g);

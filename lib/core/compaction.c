@@ -160,7 +160,7 @@ static void keep_or_drop(struct shard *s, const struct frame *f, struct position
     }
 }
 
-void compaction_tick(struct shard *s)
+void compaction_go_on(struct shard *s)
 {
     struct compaction *c = &s->compaction;
     size_t end = c->cursor.offset + COMPACTION_SLICE_BYTES;
@@ -168,9 +168,11 @@ void compaction_tick(struct shard *s)
     struct frame f;
     int r = 1;
 
-    if (!c->running || c->read || c->n > 0) {
+    if (!c->running || c->read || c->n > 0 || s->now.boot_usec < c->next_usec) {
         return; /* one slice, then its sync */
     }
+    c->next_usec =
+        s->now.boot_usec + COMPACTION_SLICE_BYTES * UINT64_C(1000000) / COMPACTION_BYTES_PER_SEC;
     while (c->cursor.offset < end && (r = wal_next(&c->victim, &c->cursor, &f, &at)) > 0) {
         keep_or_drop(s, &f, at);
     }

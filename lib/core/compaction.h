@@ -11,7 +11,8 @@
 
 #include "core/shard.h"
 
-#define COMPACTION_SLICE_BYTES (256u << 10) /* of the victim, read in one step */
+#define COMPACTION_SLICE_BYTES   (256u << 10) /* of the victim, read in one step */
+#define COMPACTION_BYTES_PER_SEC (32u << 20)  /* of the victim, at most */
 #define COMPACTION_EXPIRED_USEC                                                                    \
     (UINT64_C(600) * UINT64_C(1000000)) /* a record is long expired after this */
 

@@ -105,6 +105,7 @@ struct compaction {
     bool read; /* the cursor is at the victim's end */
     struct wal_segment victim;
     struct wal_cursor cursor;
+    uint64_t next_usec;             /* boot time of the next slice */
     struct relocation *relocations; /* oldest first */
     size_t n;
     size_t cap;
@@ -211,8 +212,8 @@ void stream_tell_commits(struct shard *s);
 /* ---- compaction.c ---- */
 
 void compaction_begin(struct shard *s, const struct wal_segment *victim);
-/* Reads on, a slice at a time; called with every tick. */
-void compaction_tick(struct shard *s);
+/* Reads on, a slice at a time, at a bounded rate; called at the end of every turn. */
+void compaction_go_on(struct shard *s);
 /* What became durable goes to the index. */
 void compaction_synced(struct shard *s);
 void compaction_free(struct shard *s);

@@ -306,7 +306,6 @@ static void tick(struct shard *s)
     for (size_t i = 0; i < s->n_replicas; i++) {
         tick_replica(s, &s->replicas[i]);
     }
-    compaction_tick(s);
     if (s->now.boot_usec - s->commits_usec >= SHARD_COMMIT_USEC) {
         s->commits_usec = s->now.boot_usec;
         s->commits_due = true;
@@ -342,6 +341,7 @@ static void note_commits(struct shard *s)
 
 static void turn_end(struct shard *s)
 {
+    compaction_go_on(s);
     note_commits(s);
     if (wal_dirty(&s->log)) {
         wal_flush(&s->log, s->out);
@@ -364,7 +364,10 @@ static void key_op(struct shard *s, const struct shard_event *e)
     } else {
         struct action *a = actions_add(s->out, ACTION_RESULT);
         a->answer.asker = e->op.asker;
-        a->answer.result = (struct result){ .id = e->op.asker.id, .code = RESULT_REFUSED };
+        /* The asker's table may be of a start with another number of shards. */
+        a->answer.result =
+            (struct result){ .id = e->op.asker.id,
+                             .code = partition < n ? RESULT_NOT_PRIMARY : RESULT_REFUSED };
     }
 }
 

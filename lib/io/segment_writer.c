@@ -337,7 +337,7 @@ static const uint8_t *set_read(const struct segment_set *set, struct position at
         size_t mid = lo + (hi - lo) / 2;
         const struct wal_segment *s = &set->v[mid];
         if (s->number == at.segment) {
-            return at.offset + bytes <= s->good_bytes ? s->data + at.offset : NULL;
+            return s->data && at.offset + bytes <= s->good_bytes ? s->data + at.offset : NULL;
         }
         if (s->number < at.segment) {
             lo = mid + 1;

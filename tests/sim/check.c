@@ -141,8 +141,29 @@ static void entry_written(struct sim *s, const struct frame *f)
     }
 }
 
+/* A copy has the bytes of the entry that it is a copy of. */
+static void copy_written(struct sim *s, const struct frame *f)
+{
+    const struct seen *seen;
+    struct entry e;
+
+    if (entry_decode(f->payload, f->payload_bytes, &e) < 0 || e.partition != f->partition) {
+        sim_fail(s, "a server logs a malformed copy of partition %u", f->partition);
+        return;
+    }
+    seen = seen_find(s->check, e.partition, e.name);
+    if (!seen || seen->crc != bytes_get_u32(f->payload) || seen->bytes != f->payload_bytes) {
+        sim_fail(s, "I5: a copy of (%u, %llu) of partition %u has other bytes", e.name.view,
+                 (llu) e.name.seq, e.partition);
+    }
+}
+
 static void frame_written(struct sim *s, struct shard_process *sp, const struct frame *f)
 {
+    if (f->kind == FRAME_COPY) {
+        sp->compact_copied = true;
+        copy_written(s, f);
+    }
     if (f->partition % sp->server->n_shards != sp->index) {
         sim_fail(s, "a shard logs a frame of partition %u, which is another's", f->partition);
     } else if (f->kind == FRAME_PREPARE) {

@@ -83,6 +83,12 @@ static void published(struct sim *s, struct event *e)
     s->counts.generations++;
     sv->published[0] = sv->good_generation;
     sv->published[1] = sv->good_generation = g->number;
+    if (sv->super.compacted && sim_chance(s, 1, 4)) {
+        oracle_generations(s, sv);
+    }
+    if (!sv->stopping) {
+        compactor_begin(s, sv, &g->manifest);
+    }
     generation_end(s, sv);
 }
 
@@ -186,7 +192,8 @@ static void take(struct sim *s, struct shard_process *sp, uint16_t partition)
     uint64_t group;
 
     *it = (struct manifest_item){ .partition = partition, .file = (uint16_t) sp->index };
-    if (checkpoint_take(sp->shard, partition, &b, NULL, &it->x, &group) < 0) {
+    if (checkpoint_take(sp->shard, partition, &b, &sp->server->compactor.live, &it->x, &group) <
+        0) {
         sim_fail(s, "server %u: no checkpoint of partition %u can be taken", sp->server->index + 1,
                  partition);
         return;
@@ -222,6 +229,7 @@ static void generation_begin(struct sim *s, struct server *sv)
     *g = (struct generation){ .running = true, .number = ++sv->highest_generation };
     g->manifest = (struct manifest){ .generation = g->number, .partitions = s->setup.partitions };
     g->manifest.items = mem_zalloc(g->manifest.partitions, sizeof(*g->manifest.items));
+    compactor_count(sv);
     sim_trace(s, "server %u: generation %llu begins", sv->index + 1, (llu) g->number);
     for (uint32_t i = 0; i < sv->n_shards; i++) {
         struct shard_process *sp = &sv->shards[i];
@@ -234,13 +242,19 @@ static void generation_begin(struct sim *s, struct server *sv)
 
 /* ---- when ---- */
 
+void checkpoints_begin(struct sim *s, struct server *sv)
+{
+    if (!sv->generation.running && !sv->stopping &&
+        (!sv->compactor.running || s->o->plant == PLANT_COMPACTION_DURING_GENERATION)) {
+        generation_begin(s, sv);
+    }
+}
+
 static void begins(struct sim *s, struct event *e)
 {
     struct server *sv = e->who;
 
-    if (!sv->generation.running && !sv->stopping) {
-        generation_begin(s, sv);
-    }
+    checkpoints_begin(s, sv);
     sim_after(s, sim_between(s, 1, 2 * s->setup.checkpoint_usec), &sv->process, begins, sv, 0,
               NULL);
 }
@@ -347,9 +361,8 @@ static const uint8_t *item_bytes(const struct server *sv, const struct manifest 
 }
 
 /* Is it good in every byte? */
-static int generation_check(struct server *sv, uint64_t generation)
+static int generation_check(const struct server *sv, uint64_t generation, struct manifest *m)
 {
-    struct manifest *m = &sv->manifest;
     size_t bytes;
     const uint8_t *p = disk_file(&sv->folder, file_number(generation, FILE_MANIFEST), &bytes);
     int r = p ? manifest_decode(p, bytes, m) : -ENOENT;
@@ -403,7 +416,7 @@ void checkpoints_open(struct sim *s, struct server *sv)
     highest_find(sv);
     sv->good_generation = 0;
     while (!s->failed && sv->good_generation == 0 && (at = manifest_below(sv, at)) > 0) {
-        if (generation_check(sv, at) == 0) {
+        if (generation_check(sv, at, &sv->manifest) == 0) {
             sv->good_generation = at;
         } else if (!is_damaged(sv, at)) {
             sim_fail(s,
@@ -415,6 +428,10 @@ void checkpoints_open(struct sim *s, struct server *sv)
     if (sv->good_generation < sv->published[1]) {
         sim_fail(s, "server %u: generation %llu was published and is gone, found is %llu",
                  sv->index + 1, (llu) sv->published[1], (llu) sv->good_generation);
+    }
+    if (sv->good_generation == 0 && sv->super.compacted) {
+        sim_fail(s, "server %u: no good generation, and the log alone is not everything",
+                 sv->index + 1);
     }
     if (sv->good_generation > 0) {
         sim_trace(s, "server %u starts from generation %llu", sv->index + 1,
@@ -463,4 +480,20 @@ void checkpoints_load(struct sim *s, struct shard_process *sp)
         s->counts.tails += info.last.seq - info.commit.seq;
     }
     buf_free(&b);
+}
+
+int checkpoints_try(const struct server *sv, uint64_t generation, struct shard *shard,
+                    uint32_t *ret_floor)
+{
+    struct manifest m = { 0 };
+    int r = generation_check(sv, generation, &m);
+
+    for (uint32_t p = 0; r == 0 && p < m.partitions; p++) {
+        r = checkpoint_load(shard, item_bytes(sv, &m, &m.items[p]), m.items[p].bytes);
+    }
+    if (r == 0) {
+        *ret_floor = manifest_lowest(&m).segment;
+    }
+    manifest_free(&m);
+    return r;
 }

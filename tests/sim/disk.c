@@ -52,6 +52,16 @@ const uint8_t *disk_read(const struct disk *d, struct position at, size_t bytes)
     return buf_head(&f->cache) + at.offset;
 }
 
+const uint8_t *disk_read_durable(const struct disk *d, struct position at, size_t bytes)
+{
+    struct file *f = file_find(d, at.segment);
+
+    if (!f || !f->entry_durable || at.offset + bytes > buf_len(&f->durable)) {
+        return NULL;
+    }
+    return buf_head(&f->durable) + at.offset;
+}
+
 void disk_cut(struct disk *d, uint32_t number, size_t bytes)
 {
     struct file *f = file_find(d, number);

@@ -32,6 +32,8 @@ struct disk {
 void disk_create(struct disk *d, uint32_t number, uint32_t shard, const uint8_t *p, size_t bytes);
 void disk_write(struct disk *d, struct position at, const uint8_t *p, size_t bytes);
 const uint8_t *disk_read(const struct disk *d, struct position at, size_t bytes);
+/* …if the power went now. */
+const uint8_t *disk_read_durable(const struct disk *d, struct position at, size_t bytes);
 void disk_cut(struct disk *d, uint32_t number, size_t bytes);
 void disk_remove(struct disk *d, uint32_t number);
 /* What was written before sync_begin is durable after sync_end. */

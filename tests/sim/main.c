@@ -85,6 +85,11 @@ static void counts_print(const char *what, const struct counts *c)
         what, (unsigned long long) c->generations, (unsigned long long) c->checkpointed,
         (unsigned long long) c->older, (unsigned long long) c->tails,
         (unsigned long long) c->damaged, (unsigned long long) c->stops);
+    printf("%s: %llu segments compacted and removed (%llu came back by a crash), %llu stayed, %llu "
+           "bytes copied, %llu records dropped\n",
+           what, (unsigned long long) c->victims, (unsigned long long) c->resurrected,
+           (unsigned long long) c->refused, (unsigned long long) c->copied,
+           (unsigned long long) c->dropped);
     printf("%s: %llu events, %llu messages (%llu lost), %llu configurations of histories\n", what,
            (unsigned long long) c->events, (unsigned long long) c->messages,
            (unsigned long long) c->messages_lost, (unsigned long long) c->configurations);
@@ -183,7 +188,7 @@ static enum plant plant_find(const char *name)
 static void plants_list(void)
 {
     for (unsigned i = 1; i < _PLANT_MAX; i++) {
-        printf("%-24s %s\n", plant_names[i], plant_stories[i]);
+        printf("%-32s %s\n", plant_names[i], plant_stories[i]);
     }
     exit(0);
 }

@@ -109,12 +109,21 @@ static void state_read(struct picture *p, struct mp_reader *r)
     p->tail = (struct piece){ r->p, (size_t) (r->end - r->p) };
 }
 
+/* Where it lies doesn't count. */
+static void record_unplace(struct picture *p, const uint8_t *at)
+{
+    size_t offset = (size_t) (at - buf_head(&p->bytes));
+
+    memset(buf_head(&p->bytes) + offset + 1 + at[0] + 8, 0, 8);
+}
+
 static void records_read(struct picture *p, const uint8_t *at, uint64_t n)
 {
     p->n_records = n;
     p->records = mem_zalloc(n + 1, sizeof(*p->records));
     for (uint64_t i = 0; i < n; i++) {
         p->records[i] = (struct piece){ at, 1 + (size_t) at[0] + INDEX_RECORD_BYTES };
+        record_unplace(p, at);
         at += p->records[i].bytes;
     }
     qsort(p->records, n, sizeof(*p->records), piece_compare);
@@ -138,21 +147,40 @@ static bool picture_take(struct picture *p, const struct shard *shard, uint16_t 
     return !r.failed;
 }
 
-static const char *records_differ(const struct picture *a, const struct picture *b)
+/* May compaction have dropped the record? */
+static bool is_dead(const struct sim *s, const struct picture *p, const struct index_record *rec,
+                    uint64_t stamp_usec)
 {
-    if (a->n_records != b->n_records) {
-        return "the number of records";
-    }
+    const uint64_t *end = p->state + p->n_state; /* flush mark (3), horizon */
+    uint64_t now_sec = UINT64_C(1700000000) + s->now_usec / USEC_PER_SEC + 100;
+
+    return rec->seq <= end[-1] &&
+           (rec->kind == ENTRY_DELETE || rec->seq < end[-4] || stamp_usec < end[-3] ||
+            (rec->expiry_sec != 0 && rec->expiry_sec + 600 <= now_sec));
+}
+
+/* A generation that was taken in the middle of a compaction, at a stop, may have dead records that
+ * the log, before its X, says are gone. */
+static const char *records_differ(const struct sim *s, const struct picture *a,
+                                  const struct picture *log)
+{
+    size_t j = 0;
+
     for (size_t i = 0; i < a->n_records; i++) {
-        if (piece_compare(&a->records[i], &b->records[i]) != 0) {
+        struct index_record rec =
+            index_record_decode(a->records[i].p + a->records[i].bytes - INDEX_RECORD_BYTES);
+        if (j < log->n_records && piece_compare(&a->records[i], &log->records[j]) == 0) {
+            j++;
+        } else if (!is_dead(s, log, &rec, 0)) {
             return "a record";
         }
     }
-    return NULL;
+    return j < log->n_records ? "a record that is missing" : NULL;
 }
 
 /* What differs between a start from checkpoints and the log alone, NULL: nothing. */
-static const char *pictures_differ(const struct picture *a, const struct picture *log)
+static const char *pictures_differ(const struct sim *s, const struct picture *a,
+                                   const struct picture *log)
 {
     if (a->n_state != log->n_state ||
         memcmp(a->state, log->state, a->n_state * sizeof(*a->state)) != 0) {
@@ -169,7 +197,7 @@ static const char *pictures_differ(const struct picture *a, const struct picture
          memcmp(a->answers, log->answers, a->n_answers * sizeof(*a->answers)) != 0)) {
         return "the sessions";
     }
-    return records_differ(a, log);
+    return records_differ(s, a, log);
 }
 
 /* A checkpoint may know of a commit that the log has not noted yet: the log alone hears of it now.
@@ -205,7 +233,7 @@ static void partition_check(struct sim *s, const struct server *sv, struct shard
     if (commit_equal(scratch, shard, partition)) {
         what = picture_take(&pictures[0], shard, partition) &&
                        picture_take(&pictures[1], scratch, partition)
-                   ? pictures_differ(&pictures[0], &pictures[1])
+                   ? pictures_differ(s, &pictures[0], &pictures[1])
                    : "one can't be read";
     }
     if (what) {
@@ -228,19 +256,59 @@ static int scratch_frame(void *ctx, const struct frame *f, struct position at)
     return shard_replay_frame(ctx, f, at);
 }
 
+static int segment_compare(const void *a, const void *b)
+{
+    const struct wal_segment *x = a;
+    const struct wal_segment *y = b;
+
+    return (x->number > y->number) - (x->number < y->number);
+}
+
+/* The log as if nothing had ever been compacted away. */
+static int segments_all(const struct server *sv, struct wal_segment **ret)
+{
+    size_t n = (size_t) server_segments(sv, false, ret);
+    struct wal_segment *v = mem_zalloc(n + sv->attic.n + 1, sizeof(*v));
+    size_t bytes;
+
+    memcpy(v, *ret, n * sizeof(*v));
+    free(*ret);
+    *ret = v;
+    for (size_t i = 0; i < sv->attic.n; i++) {
+        struct file *f = sv->attic.files[i];
+        if (!disk_file(&sv->disk, f->number, &bytes)) {
+            v[n].number = f->number;
+            v[n].data = buf_head(&f->cache);
+            v[n++].bytes = buf_len(&f->cache);
+        }
+    }
+    qsort(v, n, sizeof(*v), segment_compare);
+    return (int) n;
+}
+
+static struct shard *scratch_new(struct sim *s, struct server *sv)
+{
+    struct shard *scratch = NULL;
+    struct shard_options o;
+
+    server_shard_options(s, sv, 0, 1, &o);
+    o.index_open = index_map_open;
+    if (shard_new(&o, &scratch) < 0) {
+        sim_fail(s, "server %u: no scratch shard", sv->index + 1);
+    }
+    return scratch;
+}
+
 /* Replays all of the log into one shard that has every partition. */
 static struct shard *scratch_make(struct sim *s, struct server *sv)
 {
     _cleanup_free_ struct wal_segment *v = NULL;
-    int n = server_segments(sv, &v);
-    struct shard *scratch = NULL;
-    struct shard_options o;
+    int n = segments_all(sv, &v);
+    struct shard *scratch = scratch_new(s, sv);
     struct wal_damage d;
     int r;
 
-    server_shard_options(s, sv, 0, 1, &o);
-    o.index_open = index_map_open;
-    if (shard_new(&o, &scratch) < 0 || wal_check(v, (size_t) n, 0, &d) < 0) {
+    if (!scratch || wal_check(v, (size_t) n, 0, &d) < 0) {
         sim_fail(s, "server %u: the whole log can't be read beside generation %llu", sv->index + 1,
                  (llu) sv->good_generation);
         return scratch;
@@ -264,4 +332,113 @@ void oracle_check(struct sim *s, struct server *sv)
         partition_check(s, sv, scratch, (uint16_t) p);
     }
     shard_free(scratch);
+}
+
+/* ---- what is kept must be enough ---- */
+
+/* Does an entry with this key follow in the tail? */
+static bool tail_has(struct mp_reader r, uint32_t n, const struct entry *e)
+{
+    for (uint32_t i = 0; i < n && !r.failed; i++) {
+        struct entry other;
+        size_t bytes;
+        const uint8_t *p;
+        mp_get_array_exact(&r, 3);
+        p = mp_get_bin(&r, ENTRY_BYTES_MAX, &bytes);
+        mp_skip_n(&r, 2);
+        if (entry_decode(p, bytes, &other) == 0 && other.key_len == e->key_len &&
+            memcmp(other.key, e->key, e->key_len) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A pending entry is where the tail says, or another one of its key takes its place before anybody
+ * can read it (R5). */
+static void tail_check(struct sim *s, const struct server *sv, struct shard *scratch,
+                       uint16_t partition, bool power, const char *when)
+{
+    struct picture p;
+    struct mp_reader r;
+    uint32_t n;
+
+    if (picture_take(&p, scratch, partition)) {
+        r = mp_reader_of(p.tail.p, p.tail.bytes);
+        n = mp_get_array(&r);
+        for (uint32_t i = 0; i < n && !r.failed && !s->failed; i++) {
+            struct position at;
+            struct entry e = { 0 };
+            size_t bytes;
+            const uint8_t *entry;
+            mp_get_array_exact(&r, 3);
+            entry = mp_get_bin(&r, ENTRY_BYTES_MAX, &bytes);
+            at.segment = (uint32_t) mp_get_uint_max(&r, UINT32_MAX);
+            at.offset = (uint32_t) mp_get_uint_max(&r, UINT32_MAX);
+            if (!r.failed && entry_decode(entry, bytes, &e) == 0 && e.key_len > 0 &&
+                !(power ? disk_read_durable(&sv->disk, at, bytes)
+                        : disk_read(&sv->disk, at, bytes)) &&
+                !tail_has(r, n - i - 1, &e)) {
+                sim_fail(s,
+                         "server %u, partition %u, %s: the pending entry (%u, %llu) is in segment "
+                         "%u, which is gone",
+                         sv->index + 1, partition, when, e.name.view, (llu) e.name.seq, at.segment);
+            }
+        }
+    }
+    picture_free(&p);
+}
+
+static void generation_try(struct sim *s, struct server *sv, uint64_t generation, bool power)
+{
+    _cleanup_free_ struct wal_segment *v = NULL;
+    int n = server_segments(sv, power, &v);
+    struct shard *scratch = scratch_new(s, sv);
+    struct wal_damage d = { .what = "the generation is bad" };
+    char when[80];
+    uint32_t floor;
+    int r = checkpoints_try(sv, generation, scratch, &floor);
+
+    snprintf(when, sizeof(when), "in a start from generation %llu%s", (llu) generation,
+             power ? " after a power loss" : "");
+    if (r == 0) {
+        r = wal_check(v, (size_t) n, floor, &d);
+    }
+    for (int i = 0; i < n && r == 0; i++) {
+        if (!v[i].trusted && v[i].good_bytes > 0) {
+            r = wal_walk(&v[i], scratch_frame, scratch);
+            d = (struct wal_damage){ v[i].number, 0, "the log contradicts itself" };
+        }
+    }
+    if (r < 0) {
+        sim_fail(s, "server %u, %s: segment %u, offset %llu: %s", sv->index + 1, when, d.segment,
+                 (llu) d.offset, d.what);
+    } else {
+        shard_replay_end(scratch);
+        readable_check(s, sv, scratch, 0, 1, power, when);
+    }
+    for (uint32_t p = 0; p < sv->super.partitions && !s->failed; p++) {
+        tail_check(s, sv, scratch, (uint16_t) p, power, when);
+    }
+    shard_free(scratch);
+}
+
+void oracle_generations(struct sim *s, struct server *sv)
+{
+    for (unsigned i = 0; i < 2 && !s->failed; i++) {
+        if (sv->published[i] != 0) {
+            generation_try(s, sv, sv->published[i], sim_chance(s, 1, 2));
+        }
+    }
+}
+
+bool oracle_is_dead(struct sim *s, const struct server *sv, uint16_t partition,
+                    const struct index_record *rec, uint64_t stamp_usec)
+{
+    struct picture p;
+    bool dead = picture_take(&p, sv->shards[partition % sv->n_shards].shard, partition) &&
+                is_dead(s, &p, rec, stamp_usec);
+
+    picture_free(&p);
+    return dead;
 }

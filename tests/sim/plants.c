@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "core/index_map.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 const char *const plant_names[_PLANT_MAX] = {
@@ -29,6 +30,12 @@ const char *const plant_names[_PLANT_MAX] = {
     [PLANT_KEEP_BY_NUMBER] = "keep-generations-by-number",
     [PLANT_NO_FOLDER_SYNC_AFTER_RENAME] = "no-folder-sync-after-rename",
     [PLANT_TRUST_TOO_MUCH] = "trust-too-much",
+    [PLANT_COMPACTION_DROPS_PENDING] = "compaction-drops-pending",
+    [PLANT_VICTIM_ABOVE_X] = "victim-above-x",
+    [PLANT_UNLINK_BEFORE_COPIES] = "unlink-before-copies-durable",
+    [PLANT_GONE_FORGOTTEN] = "tombstone-dropped-and-forgotten",
+    [PLANT_REPLAY_BY_SEQ] = "replay-by-seq",
+    [PLANT_COMPACTION_DURING_GENERATION] = "compaction-during-generation",
 };
 
 const char *const plant_stories[_PLANT_MAX] = {
@@ -53,6 +60,12 @@ const char *const plant_stories[_PLANT_MAX] = {
     [PLANT_NO_FOLDER_SYNC_AFTER_RENAME] = "older generations go before the manifest's rename is "
                                           "durable",
     [PLANT_TRUST_TOO_MUCH] = "segments below the highest X are passed over, instead of the lowest",
+    [PLANT_COMPACTION_DROPS_PENDING] = "a segment goes although it holds pending entries",
+    [PLANT_VICTIM_ABOVE_X] = "victims lie below X of the newest generation, not of both",
+    [PLANT_UNLINK_BEFORE_COPIES] = "a segment goes when its copies are written, not durable",
+    [PLANT_GONE_FORGOTTEN] = "that a tombstone was dropped is not read back at a start",
+    [PLANT_REPLAY_BY_SEQ] = "a replay ignores a copy, for the index has its seq already",
+    [PLANT_COMPACTION_DURING_GENERATION] = "a segment goes while a generation is being made",
 };
 
 /* ---- acks ---- */
@@ -226,6 +239,51 @@ void plant_checkpoint_loading(struct sim *s, struct server *sv, const uint8_t **
     bytes_put_u32(buf_head(b) + 36, x.offset);
     checkpoint_seal(b, 0);
     *p = buf_head(b);
+}
+
+/* ---- compaction ---- */
+
+uint32_t plant_floor(struct sim *s, const struct server *sv, uint32_t floor)
+{
+    return s->o->plant == PLANT_VICTIM_ABOVE_X ? sv->compactor.floor : floor;
+}
+
+/* Does no index point into the segment? Then it looks dead. */
+static bool looks_dead(const struct sim *s, const struct server *sv, uint32_t segment)
+{
+    struct index_record rec;
+
+    for (size_t i = 0; i < s->n_keys; i++) {
+        const struct key *k = s->keys[i];
+        if (shard_record(sv->shards[k->partition % sv->n_shards].shard, (const uint8_t *) k->name,
+                         k->name_len, &rec) == 0 &&
+            rec.at.segment == segment) {
+            return false;
+        }
+    }
+    return true;
+}
+
+int plant_victim_status(const struct sim *s, const struct server *sv, uint32_t victim, int status)
+{
+    return s->o->plant == PLANT_COMPACTION_DROPS_PENDING && status == -EBUSY &&
+                   looks_dead(s, sv, victim)
+               ? 0
+               : status;
+}
+
+bool plant_replaying(const struct sim *s, const struct frame *f)
+{
+    switch (f->kind) {
+    case FRAME_VIEW:
+        return s->o->plant == PLANT_FORGET_VIEW;
+    case FRAME_COPY:
+        return s->o->plant == PLANT_REPLAY_BY_SEQ;
+    case FRAME_GONE:
+        return s->o->plant == PLANT_GONE_FORGOTTEN;
+    default:
+        return false;
+    }
 }
 
 /* ---- an index that forgets ---- */

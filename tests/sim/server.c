@@ -74,6 +74,7 @@ static void synced(struct sim *s, struct event *e)
     if (e->number > sp->early_group) {
         shard_run(s, sp, &(struct shard_event){ .kind = SHARD_SYNCED, .group = e->number });
     }
+    compactor_synced(s, sp);
 }
 
 static void synced_early(struct sim *s, struct event *e)
@@ -93,6 +94,8 @@ static bool syncs_early(const struct sim *s, const struct shard_process *sp)
 
 static void sync_ask(struct sim *s, struct shard_process *sp, uint64_t group)
 {
+    sp->asked_group = group;
+    compactor_written(s, sp);
     if (syncs_early(s, sp)) {
         sim_after(s, 0, &sp->server->process, synced_early, sp, group, NULL);
     }
@@ -267,6 +270,9 @@ static void act(struct sim *s, struct shard_process *sp, const struct action *a)
     case ACTION_SEALED:
     case ACTION_ACCUSE:
         act_manager(s, sp, a);
+        return;
+    case ACTION_COMPACTED:
+        compactor_shard_done(s, sp, a);
         return;
     case ACTION_LACKING:
         sim_fail(s, "server %u lacks committed entries of partition %u above %llu", a->server,

@@ -138,7 +138,7 @@ static void faults_draw(struct sim *s)
 static void setup_draw(struct sim *s)
 {
     static const uint32_t servers[] = { 3, 3, 3, 3, 3, 3, 1, 2, 2, 5 };
-    static const uint32_t segments[] = { 4096, 16384, 65536, 1u << 20 };
+    static const uint32_t segments[] = { 4096, 4096, 16384, 65536, 1u << 20 };
     static const uint64_t syncs[] = { 200, 2000, 10000, 30000 };
     struct setup *u = &s->setup;
 
@@ -164,6 +164,8 @@ static void setup_draw(struct sim *s)
     u->checkpoint_usec = sim_chance(s, 1, 6) ? 0 : sim_between(s, 100, 4000) * USEC_PER_MSEC;
     u->checkpoint_pause_usec = sim_chance(s, 1, 2) ? USEC_PER_MSEC : 300 * USEC_PER_MSEC;
     u->damage = sim_chance(s, 1, 2);
+    u->compaction_chance = sim_chance(s, 1, 4) ? 0 : sim_between(s, 1, 4);
+    u->compaction_crashes = sim_chance(s, 1, 2);
     faults_draw(s);
 }
 

@@ -99,6 +99,14 @@ struct shard_process {
     uint32_t taken;
     uint64_t file_bytes;
     bool waits_for_log;
+
+    /* its part of a compaction */
+    uint64_t asked_group; /* of the log: a sync of it was asked for */
+    bool compact_runs;    /* the core copies */
+    bool compact_waits;   /* all is copied: for the sync of what is written */
+    bool compact_copied;  /* a copy was written */
+    bool compact_early;   /* the main thread was told too early, by a planted bug */
+    int compact_error;
 };
 
 /* A generation of checkpoints that is being made. */
@@ -109,6 +117,20 @@ struct generation {
     struct manifest manifest;
 };
 
+/* Victims of a compaction, one after the other. */
+struct compactor {
+    bool running;
+    uint32_t floor;        /* lowest X of the newest generation… */
+    uint32_t floor_before; /* …and of the one before it */
+    struct compaction_live live;
+    uint32_t *victims;
+    size_t n;
+    size_t next;
+    uint32_t shards_done;
+    int status;
+    uint32_t early; /* removed too early, by a planted bug: it is mapped still */
+};
+
 /* What a server keeps beside its log: durable as soon as it is written. */
 struct superblock {
     uint64_t start;
@@ -117,6 +139,7 @@ struct superblock {
     uint64_t random;
     uint64_t priors[PRIORS_MAX]; /* of starts whose acceptance may have been lost */
     uint32_t n_priors;
+    bool compacted;         /* the log alone is not everything any more */
     bool sent;              /* this start's registration may have left */
     uint32_t first_segment; /* of this start: numbers are never used again */
     uint32_t number;
@@ -147,7 +170,9 @@ struct server {
     uint32_t doom; /* crashes after so many writes to its logs; 0: not planned */
 
     struct disk folder; /* of checkpoints */
+    struct disk attic;  /* segments as they were when they were compacted */
     struct generation generation;
+    struct compactor compactor;
     uint64_t highest_generation; /* of anything that lies in the folder */
     uint64_t good_generation;    /* that this start used or that was published last; 0: none */
     struct manifest manifest;    /* of the generation that this start uses */
@@ -276,6 +301,12 @@ enum plant {
     PLANT_KEEP_BY_NUMBER,
     PLANT_NO_FOLDER_SYNC_AFTER_RENAME,
     PLANT_TRUST_TOO_MUCH,
+    PLANT_COMPACTION_DROPS_PENDING,
+    PLANT_VICTIM_ABOVE_X,
+    PLANT_UNLINK_BEFORE_COPIES,
+    PLANT_GONE_FORGOTTEN,
+    PLANT_REPLAY_BY_SEQ,
+    PLANT_COMPACTION_DURING_GENERATION,
     _PLANT_MAX,
 };
 extern const char *const plant_names[_PLANT_MAX];
@@ -314,7 +345,9 @@ struct setup {
     uint64_t think_max_usec;
     uint64_t checkpoint_usec;       /* mean time between two generations; 0: only at clean stops */
     uint64_t checkpoint_pause_usec; /* at most, between two partitions */
-    bool damage;                    /* some generations are damaged */
+    uint64_t compaction_chance;     /* of 4, after a generation; 0: never */
+    bool compaction_crashes;
+    bool damage; /* some generations are damaged */
     bool shards_change;
     bool slow_syncs;
     bool flushes;
@@ -349,6 +382,11 @@ struct counts {
     uint64_t damaged;        /* generations that a fault damaged */
     uint64_t tails;          /* entries in tails of checkpoints that were loaded */
     uint64_t stops;          /* clean ones */
+    uint64_t victims;        /* segments that were compacted and removed */
+    uint64_t refused;        /* …that stayed */
+    uint64_t copied;         /* bytes of records */
+    uint64_t dropped;        /* records */
+    uint64_t resurrected;    /* removed segments that a crash brought back */
 };
 
 struct options {
@@ -434,8 +472,10 @@ void server_go(struct sim *s, struct server *sv, const struct message *registere
 void shard_run(struct sim *s, struct shard_process *sp, const struct shard_event *e);
 void shard_receive(struct sim *s, struct link *l, unsigned side, struct message *m);
 void shard_link_up(struct sim *s, struct link *l, unsigned side);
-/* The files of the log, sorted; the caller frees *ret. */
-int server_segments(const struct server *sv, struct wal_segment **ret);
+/* What the process reads of its log, or NULL. */
+const uint8_t *server_read(const struct server *sv, struct position at, size_t bytes);
+/* The files of the log, sorted; the caller frees *ret. `power`: if the power goes now. */
+int server_segments(const struct server *sv, bool power, struct wal_segment **ret);
 void server_shard_options(struct sim *s, struct server *sv, uint32_t shard, uint32_t shards,
                           struct shard_options *ret);
 /* Who has this number, or NULL. */
@@ -455,6 +495,8 @@ void managers_link_down(struct sim *s, uint64_t conn);
 
 /* The server runs: generations begin now and then. */
 void checkpoints_run(struct sim *s, struct server *sv);
+/* A generation begins now, unless one is being made or segments are compacted. */
+void checkpoints_begin(struct sim *s, struct server *sv);
 /* A clean stop: a last generation. */
 void checkpoints_stop(struct sim *s, struct server *sv);
 /* A shard's log was synced. */
@@ -469,7 +511,38 @@ uint32_t checkpoints_floor(const struct sim *s, const struct server *sv);
 void checkpoints_load(struct sim *s, struct shard_process *sp);
 void checkpoints_free(struct server *sv);
 
+/* Loads a generation into a shard that has every partition. -errno: it is no good one. */
+int checkpoints_try(const struct server *sv, uint64_t generation, struct shard *shard,
+                    uint32_t *ret_floor);
+
+/* ---- compactor.c ---- */
+
+/* A generation was published. */
+void compactor_begin(struct sim *s, struct server *sv, const struct manifest *manifest);
+/* ACTION_COMPACTED. */
+void compactor_shard_done(struct sim *s, struct shard_process *sp, const struct action *a);
+/* A shard's log was synced; was written. */
+void compactor_synced(struct sim *s, struct shard_process *sp);
+void compactor_written(struct sim *s, struct shard_process *sp);
+/* A generation begins: live bytes are counted anew. */
+void compactor_count(struct server *sv);
+/* The process is gone. */
+void compactor_gone(struct server *sv);
+
+/* ---- final.c ---- */
+
+/* Every record of the shard's index can be read where it points, or is mended by the tail. `power`:
+ * if the power goes now. */
+void readable_check(struct sim *s, const struct server *sv, const struct shard *shard,
+                    uint32_t index, uint32_t shards, bool power, const char *when);
+
 /* ---- oracle.c ---- */
+
+/* Starts from each generation that is kept: all that it needs must be there. */
+void oracle_generations(struct sim *s, struct server *sv);
+/* May the server have dropped this record of the partition? */
+bool oracle_is_dead(struct sim *s, const struct server *sv, uint16_t partition,
+                    const struct index_record *rec, uint64_t stamp_usec);
 
 /* After a start from checkpoints: replays the whole log too, which must lead to the same. */
 void oracle_check(struct sim *s, struct server *sv);
@@ -487,6 +560,12 @@ void plant_checkpoint_taken(struct sim *s, struct buf *b, size_t begin);
 /* Before a checkpoint is loaded: *p may be exchanged for bytes in `b`. */
 void plant_checkpoint_loading(struct sim *s, struct server *sv, const uint8_t **p, size_t bytes,
                               struct buf *b);
+/* Segments below it may be compacted. */
+uint32_t plant_floor(struct sim *s, const struct server *sv, uint32_t floor);
+/* What the shards said of a victim: 0: it may go. */
+int plant_victim_status(const struct sim *s, const struct server *sv, uint32_t victim, int status);
+/* A frame of the log at a start. True: it is passed over. */
+bool plant_replaying(const struct sim *s, const struct frame *f);
 /* An index_open_fn; ctx: the simulator. */
 int plant_index_open(void *ctx, uint16_t partition, struct index **ret);
 struct message *shard_message(enum shard_event_kind kind, size_t bytes);

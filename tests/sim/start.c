@@ -15,17 +15,18 @@ static void super_write(struct sim *s, struct server *sv,
 
 /* ---- the log ---- */
 
-int server_segments(const struct server *sv, struct wal_segment **ret)
+int server_segments(const struct server *sv, bool power, struct wal_segment **ret)
 {
     const struct disk *d = &sv->disk;
     struct wal_segment *v = mem_zalloc(d->n + 1, sizeof(*v));
     int n = 0;
 
     for (size_t i = 0; i < d->n; i++) {
-        if (d->files[i]->exists) {
+        struct buf *b = power ? &d->files[i]->durable : &d->files[i]->cache;
+        if (power ? d->files[i]->entry_durable : d->files[i]->exists) {
             v[n].number = d->files[i]->number;
-            v[n].data = buf_head(&d->files[i]->cache);
-            v[n++].bytes = buf_len(&d->files[i]->cache);
+            v[n].data = buf_head(b);
+            v[n++].bytes = buf_len(b);
         }
     }
     *ret = v;
@@ -47,11 +48,16 @@ static void log_cut(struct sim *s, struct server *sv, const struct wal_segment *
     }
 }
 
+const uint8_t *server_read(const struct server *sv, struct position at, size_t bytes)
+{
+    bool early = sv->compactor.early != 0 && at.segment == sv->compactor.early;
+
+    return disk_read(early ? &sv->attic : &sv->disk, at, bytes);
+}
+
 static const uint8_t *log_read(void *ctx, struct position at, size_t bytes)
 {
-    struct server *sv = ctx;
-
-    return disk_read(&sv->disk, at, bytes);
+    return server_read(ctx, at, bytes);
 }
 
 void server_shard_options(struct sim *s, struct server *sv, uint32_t shard, uint32_t shards,
@@ -96,7 +102,7 @@ static int replay_frame(void *ctx, const struct frame *f, struct position at)
 {
     struct replay *r = ctx;
 
-    if (f->kind == FRAME_VIEW && r->s->o->plant == PLANT_FORGET_VIEW) {
+    if (plant_replaying(r->s, f)) {
         return 0;
     }
     for (uint32_t i = 0; i < r->sv->n_shards; i++) {
@@ -111,7 +117,7 @@ static int replay_frame(void *ctx, const struct frame *f, struct position at)
 static void replay(struct sim *s, struct server *sv)
 {
     _cleanup_free_ struct wal_segment *v = NULL;
-    int n = server_segments(sv, &v);
+    int n = server_segments(sv, false, &v);
     struct wal_damage damage;
     struct replay r = { s, sv };
 
@@ -134,6 +140,7 @@ static void replay(struct sim *s, struct server *sv)
     for (uint32_t i = 0; i < sv->n_shards; i++) {
         shard_replay_end(sv->shards[i].shard);
         check_replayed(s, &sv->shards[i]);
+        readable_check(s, sv, sv->shards[i].shard, i, sv->n_shards, false, "after a start");
     }
     if (!s->failed && sv->manifest.items) {
         oracle_check(s, sv);
@@ -199,7 +206,7 @@ static void log_recover(struct sim *s, struct server *sv)
     int n;
 
     checkpoints_open(s, sv);
-    n = server_segments(sv, &v);
+    n = server_segments(sv, false, &v);
     sv->highest_segment = n > 0 ? v[n - 1].number : 0; /* also of files that are removed now */
     if (wal_check(v, (size_t) n, checkpoints_floor(s, sv), &damage) < 0) {
         sim_fail(s, "server %u, after a mere crash: damage in segment %u, offset %llu: %s",
@@ -326,10 +333,24 @@ static void shards_free(struct server *sv)
     sv->n_early = 0;
 }
 
+/* Segments that are gone. */
+static uint32_t attic_only(const struct server *sv)
+{
+    uint32_t n = 0;
+    size_t bytes;
+
+    for (size_t i = 0; i < sv->attic.n; i++) {
+        n += !disk_file(&sv->disk, sv->attic.files[i]->number, &bytes);
+    }
+    return n;
+}
+
 static void power_loss(struct sim *s, struct server *sv)
 {
+    uint32_t gone = attic_only(sv);
     bool torn = disk_power_loss(&sv->disk, &s->rng);
 
+    s->counts.resurrected += gone - MIN_OF(gone, attic_only(sv));
     s->counts.torn += disk_power_loss(&sv->folder, &s->rng) || torn;
 }
 
@@ -353,6 +374,7 @@ void server_crash(struct sim *s, struct server *sv, bool power)
     }
     check_server_gone(s, sv);
     checkpoints_gone(sv);
+    compactor_gone(sv);
     shards_free(sv);
     if (power) {
         power_loss(s, sv);
@@ -380,5 +402,7 @@ void server_free(struct server *sv)
     shards_free(sv);
     free(sv->early);
     checkpoints_free(sv);
+    compactor_gone(sv);
+    disk_free(&sv->attic);
     disk_free(&sv->disk);
 }

@@ -217,6 +217,9 @@ static void draft_expiring(struct sim *s, const struct key *k, struct draft *d)
     if (code == OP_ADD || code == OP_SET || code == OP_CAS) {
         draft_store(s, d, code);
         d->op.exptime = sim_chance(s, 3, 4) ? (int64_t) sim_between(s, 1, 3) : 0;
+        if (d->op.exptime != 0 && sim_chance(s, 1, 4)) {
+            d->op.exptime = INT64_C(1700000000) - 5000; /* long over: compaction may drop it */
+        }
         d->op.operand = code == OP_CAS ? k->last_token : 0;
     }
 }
