@@ -273,6 +273,20 @@ static bool partition_is_wanted(const struct verb_words *w, uint32_t partition)
     return w->n == 0;
 }
 
+/* Says which word is no partition of this cluster. */
+static bool partitions_exist(const struct hashspace *h, const struct verb_words *w)
+{
+    for (int i = 0; i < w->n; i++) {
+        uint64_t v;
+        if (conf_parse_uint(w->v[i], &v) < 0 || v >= h->n_partitions) {
+            fprintf(stderr, "kumoctl: there is no partition %s: they are 0 to %u\n", w->v[i],
+                    h->n_partitions - 1);
+            return false;
+        }
+    }
+    return true;
+}
+
 static void partitions_put(const struct hashspace *h, const struct verb_words *w, struct json *j)
 {
     for (uint32_t p = 0; p < h->n_partitions; p++) {
@@ -302,6 +316,9 @@ int verb_partitions(struct ctl *ctl, int argc, char **argv)
     }
     if (client_table(ctl->client, &h, &error) < 0) {
         return verb_error(ctl, "%s", error.text);
+    }
+    if (!partitions_exist(h, &w)) {
+        return VERB_USAGE;
     }
     if (json) {
         json_begin(&j, stdout);

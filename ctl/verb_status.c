@@ -38,10 +38,11 @@ static void status_word(struct status *s)
         snprintf(why, cap, "the cluster is not formed yet; see: journalctl -u kumo-manager");
     } else if (h->unplaced == h->partitions && n_new == 0) {
         s->word = "new";
-        snprintf(why, cap,
-                 "no server is here yet. Start kumo-server on %u machines, then: kumoctl "
-                 "attach",
-                 h->replicas);
+        snprintf(
+            why, cap,
+            "a new cluster, and no server is here (was there one before? Then this manager lost "
+            "its data-dir). Start kumo-server on %u machine%s, then: kumoctl attach",
+            h->replicas, h->replicas == 1 ? "" : "s");
     } else if (h->unplaced == h->partitions) {
         s->word = "new";
         snprintf(why, cap, "%u server%s here and hold%s nothing yet. Next: kumoctl attach%s", n_new,

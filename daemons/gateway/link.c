@@ -31,7 +31,7 @@ struct shard_link {
 
 static void link_flush(struct shard_link *l)
 {
-    struct rpc *rpc = rpc_link_rpc(l->rpc_link);
+    struct rpc *rpc = l->rpc_link ? rpc_link_rpc(l->rpc_link) : NULL;
     struct buf *out;
     int r;
 
@@ -223,11 +223,18 @@ static void link_check_address(struct shard_link *l)
     struct addr addrs[LINK_ADDRESSES_MAX];
     int n;
 
+    if (s && l->shard >= s->shards) { /* it came back with fewer threads */
+        l->rpc_link = rpc_link_free(l->rpc_link);
+        l->address[0] = '\0';
+        return;
+    }
     if (!s || strcmp(s->address, l->address) == 0) {
         return;
     }
-    memcpy(l->address, s->address, sizeof(l->address));
-    n = address_parse(l->address, addrs);
+    n = address_parse(s->address, addrs);
+    if (n > 0) {
+        memcpy(l->address, s->address, sizeof(l->address));
+    }
     if (n > 0 && l->rpc_link) {
         rpc_link_set_addrs(l->rpc_link, addrs, (size_t) n);
     } else if (n > 0) {

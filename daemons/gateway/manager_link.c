@@ -218,10 +218,11 @@ static int addresses_parse(const struct conf_list *list, struct addr *addrs, str
     int r;
 
     for (size_t i = 0; i < list->n; i++) {
+        struct io_error why;
         r = addr_parse(list->items[i], MANAGER_PORT, addrs + n, MANAGER_LINK_ADDRESSES_MAX - n,
-                       error);
+                       &why);
         if (r < 0) {
-            return r;
+            return io_error_set(error, r, "manager = %.100s: %.350s", list->items[i], why.text);
         }
         n += (size_t) r;
         if (n == MANAGER_LINK_ADDRESSES_MAX) {

@@ -37,9 +37,10 @@ static enum rpc_verdict hello_check(struct peer *p, const struct msg_hello *hell
     }
     if (memcmp(hello->cluster_id, unknown, UUID_BYTES) != 0 &&
         memcmp(hello->cluster_id, space->cluster_id, UUID_BYTES) != 0) {
-        return hello_refuse(answer,
-                            "belongs to another cluster; point it at its own manager (manager = "
-                            "...), or give it an empty data-dir to join this one");
+        return hello_refuse(
+            answer, "belongs to another cluster. Was this manager's data-dir lost or exchanged? "
+                    "Then restore that, and keep the other's data. Otherwise point it at its own "
+                    "manager (manager = ...)");
     }
     return RPC_HELLO_ACCEPT;
 }

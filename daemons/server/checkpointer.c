@@ -55,6 +55,12 @@ static void generation_begin(struct server *s)
     }
 }
 
+static void on_discarded(void *ctx, int status)
+{
+    (void) status;
+    generation_end(ctx);
+}
+
 static void on_published(void *ctx, int status)
 {
     struct server *s = ctx;
@@ -62,14 +68,15 @@ static void on_published(void *ctx, int status)
     if (status < 0) {
         log_error("checkpoint generation %llu could not be written: %s; the log keeps everything",
                   (unsigned long long) s->generation.number, strerror(-status));
-    } else {
-        s->generation.good = s->generation.number;
-        if (!s->generation.last) {
-            compactor_begin(s, &s->generation.manifest);
-        }
-        log_info("checkpoint generation %llu is written",
-                 (unsigned long long) s->generation.number);
+        checkpoint_writer_discard(s->checkpoint_writer, s->generation.number, s->loop, on_discarded,
+                                  s);
+        return;
     }
+    s->generation.good = s->generation.number;
+    if (!s->generation.last) {
+        compactor_begin(s, &s->generation.manifest);
+    }
+    log_info("checkpoint generation %llu is written", (unsigned long long) s->generation.number);
     generation_end(s);
 }
 

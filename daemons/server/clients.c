@@ -82,6 +82,9 @@ void clients_peek(struct shard_thread *t, const struct action *a)
     mp_put_array(b, 1);
     msg_put_peek(b, &a->peek.peek);
     rpc_end(c->rpc);
+    if (list_empty(&c->dirty)) {
+        list_push_back(&t->dirty_clients, &c->dirty); /* it is paused when it doesn't read */
+    }
 }
 
 void clients_flush(struct shard_thread *t)
@@ -243,15 +246,23 @@ static void on_request(struct rpc *rpc, void *ctx, uint64_t id, uint32_t method,
     struct client *c = ctx;
     struct shard_event e = { .kind = SHARD_PEEK, .peek = { .asker = { c->id, id } } };
 
+    if (is_over_limit(c)) {
+        rpc_pause_read(rpc);
+        c->paused = true;
+    }
     if (method != MSG_PEEK_KEY) {
-        rpc_error(rpc, id, 1, "this server doesn't know such a request");
+        rpc_error(rpc, id, MSG_ERROR_REFUSED, "this server doesn't know such a request");
         return;
     }
     if (mp_get_array(params) >= 1) {
         e.peek.key = mp_get_bin(params, ENTRY_KEY_BYTES_MAX, &e.peek.key_len);
     }
     if (params->failed || e.peek.key_len == 0) {
-        rpc_error(rpc, id, 1, "no such key is possible");
+        rpc_error(rpc, id, MSG_ERROR_REFUSED, "no such key is possible");
+        return;
+    }
+    if (is_over_limit(c)) {
+        rpc_error(rpc, id, MSG_ERROR_REFUSED, "too many answers are not read");
         return;
     }
     shard_thread_step(c->thread, &e);

@@ -11,6 +11,9 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+/* Reading checkpoints and log may take this long; progress within it is not told. */
+#define CHECK_USEC_MAX (UINT64_C(1800) * 1000000)
+
 static int random_fill(void *p, size_t bytes)
 {
     return getrandom(p, bytes, 0) == (ssize_t) bytes ? 0 : -EIO;
@@ -82,6 +85,7 @@ int identity_open(struct server *s, struct io_error *error)
     highest = segment_set_highest(&s->segments); /* also of files that are removed now */
     s->superblock.first_segment = MAX_OF(s->superblock.first_segment, highest);
     daemon_notify_status("checking %zu log segments", s->segments.n);
+    daemon_notify_extend(CHECK_USEC_MAX);
     r = checkpoint_set_open(&s->checkpoints, dir, error);
     if (r < 0) {
         return r;

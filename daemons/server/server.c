@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define LISTEN_PORT         19800
+#define EXTEND_USEC         (UINT64_C(30) * 1000000)
 #define STATUS_USEC         1000000
 #define HELLO_OUT_BYTES_MAX 65536
 #define CONNECTIONS_MAX     65536
@@ -135,8 +136,9 @@ static const char *hello_refuses(const struct server *s, const struct msg_hello 
     if (h->role != ROLE_SERVER && h->role != ROLE_GATEWAY && h->role != ROLE_CTL) {
         return "a server only serves gateways, servers and kumoctl";
     }
-    if (h->role == ROLE_SERVER && h->server == 0) {
-        return "a server without a number";
+    if (h->role == ROLE_SERVER &&
+        (h->server == 0 || memcmp(h->cluster_id, none, UUID_BYTES) == 0)) {
+        return "a server that no manager has accepted";
     }
     return h->shard >= s->n_shards ? "there is no such shard" : NULL;
 }
@@ -214,10 +216,13 @@ static void on_status(void *ctx)
         waiting += atomic_load_explicit(&c->waiting, memory_order_relaxed);
     }
     checkpointer_tick(s);
+    if (s->generation.last) {
+        daemon_notify_extend(EXTEND_USEC);
+    }
     if (!s->registered) {
         daemon_notify_status("looking for a manager");
     } else if (s->n_replayed < s->n_shards) {
-        daemon_notify_extend(30 * 1000000);
+        daemon_notify_extend(EXTEND_USEC);
         daemon_notify_status("reading the log");
     } else {
         daemon_notify_status("serving %u partitions, %u primary; %u waiting for a view",
@@ -321,13 +326,18 @@ static void stop(struct server *s)
     if (s->listener) {
         listener_stop(s->listener);
     }
+    s->generation.running = false; /* what is reported late is not wanted */
+    compactor_end(s);
     for (uint32_t i = 0; i < s->n_shards; i++) {
-        s->shards[i] = shard_thread_stop(s->shards[i]);
+        shard_thread_join(s->shards[i]);
+    }
+    s->checkpoint_writer =
+        checkpoint_writer_free(s->checkpoint_writer); /* it posts to the shards */
+    for (uint32_t i = 0; i < s->n_shards; i++) {
+        s->shards[i] = shard_thread_free(s->shards[i]);
     }
     s->n_shards = 0;
-    s->checkpoint_writer = checkpoint_writer_free(s->checkpoint_writer);
     (void) loop_turn(s->loop, false); /* what the threads posted last */
-    compactor_end(s);
     compaction_live_free(&s->compactor.live);
     manifest_free(&s->generation.manifest);
     listener_free(s->listener);

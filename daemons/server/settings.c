@@ -24,7 +24,7 @@ static const struct conf_option options[] = {
     { OPTION("threads", CONF_UINT, threads), .min = 1, .max = SHARDS_MAX, .default_value = "auto",
       .word = "auto", .word_value = 0, .help = "shards; auto: as many as cores, at most 4" },
     { OPTION("sync", CONF_ENUM, sync), .default_value = "always", .names = sync_names,
-      .help = "when a write counts as kept: always (on disk), interval, os" },
+      .help = "when a write counts as kept: on disk, or soon to be there" },
     { OPTION("sync-interval", CONF_DURATION, sync_interval_usec), .min = 1000, .max = 60000000,
       .default_value = "100ms", .help = "for sync = interval: how often the log goes to disk" },
     { OPTION("checkpoint-log-size", CONF_SIZE, checkpoint_log_bytes), .min = 1 << 20,
@@ -37,7 +37,7 @@ static const struct conf_option options[] = {
     { OPTION("max-value-size", CONF_SIZE, value_bytes_max), .min = 1024,
       .max = ENTRY_VALUE_BYTES_MAX, .default_value = "1 MiB", .help = "largest value" },
     { OPTION("log-level", CONF_ENUM, log_level), .default_value = "info", .names = log_level_names,
-      .help = "error, warning, notice, info or debug" },
+      .help = "how much is logged" },
     { .key = NULL },
 };
 

@@ -51,7 +51,7 @@ static void on_appended(void *ctx, int status)
 {
     struct shard_thread *t = ctx;
     struct checkpoint_run *c = &t->checkpoint;
-    uint64_t bytes = c->items[c->n - 1].bytes;
+    uint64_t bytes;
 
     if (t->stopping) {
         return;
@@ -60,6 +60,7 @@ static void on_appended(void *ctx, int status)
         report(t, status);
         return;
     }
+    bytes = c->items[c->n - 1].bytes;
     loop_timer_start(c->timer, MAX_OF(1, bytes * 1000000 / CHECKPOINT_BYTES_PER_SEC));
 }
 
@@ -76,6 +77,7 @@ static void take_next(struct shard_thread *t)
     struct manifest_item *it;
     struct buf b = { 0 };
     uint64_t group;
+    int r;
 
     if (partition >= l->partitions) {
         checkpoint_writer_sync(t->o.checkpoint_writer, c->generation, l->shard, t->loop,
@@ -84,7 +86,12 @@ static void take_next(struct shard_thread *t)
     }
     it = &c->items[c->n++];
     *it = (struct manifest_item){ .partition = (uint16_t) partition, .file = (uint16_t) l->shard };
-    (void) checkpoint_take(t->shard, (uint16_t) partition, &b, &c->live, &it->x, &group);
+    r = checkpoint_take(t->shard, (uint16_t) partition, &b, &c->live, &it->x, &group);
+    if (r < 0) {
+        buf_free(&b);
+        report(t, r);
+        return;
+    }
     it->offset = c->offset;
     it->bytes = buf_len(&b);
     it->crc = checkpoint_crc(b.data, buf_len(&b));

@@ -274,6 +274,11 @@ static void on_synced(void *ctx, uint64_t group)
     shard_thread_step(ctx, &(struct shard_event){ .kind = SHARD_SYNCED, .group = group });
 }
 
+static void on_written(void *ctx, uint64_t group)
+{
+    shard_thread_step(ctx, &(struct shard_event){ .kind = SHARD_WRITTEN, .group = group });
+}
+
 static void on_write_failed(void *ctx, int error, const char *what)
 {
     char why[200];
@@ -363,6 +368,7 @@ int shard_thread_start(const struct shard_thread_options *o, struct shard_thread
         .sync = o->sync,
         .sync_interval_usec = o->sync_interval_usec,
         .on_synced = on_synced,
+        .on_written = on_written,
         .on_failed = on_write_failed,
         .ctx = t,
     };
@@ -395,11 +401,15 @@ int shard_thread_start(const struct shard_thread_options *o, struct shard_thread
     return 0;
 }
 
-struct shard_thread *shard_thread_stop(struct shard_thread *t)
+void shard_thread_join(struct shard_thread *t)
+{
+    loop_stop(t->loop);
+    pthread_join(t->thread, NULL);
+}
+
+struct shard_thread *shard_thread_free(struct shard_thread *t)
 {
     if (t) {
-        loop_stop(t->loop);
-        pthread_join(t->thread, NULL);
         thread_free(t);
     }
     return NULL;

@@ -66,8 +66,10 @@ struct shard_thread_options {
 };
 
 int shard_thread_start(const struct shard_thread_options *o, struct shard_thread **ret);
-/* Stops and joins the thread; everything written is synced. NULL is fine; returns NULL. */
-struct shard_thread *shard_thread_stop(struct shard_thread *t);
+/* Ends the thread; everything written is synced. Others may still post to it. */
+void shard_thread_join(struct shard_thread *t);
+/* After shard_thread_join, and when nobody posts any more. NULL is fine; returns NULL. */
+struct shard_thread *shard_thread_free(struct shard_thread *t);
 
 /* From the main thread; all are done in order. The arrays are copied. */
 int shard_thread_rows(struct shard_thread *t, const struct view_row *rows, size_t n, bool floor);

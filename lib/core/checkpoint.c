@@ -101,6 +101,9 @@ int checkpoint_take(const struct shard *s, uint16_t partition, struct buf *out,
     put_state(out, r);
     state_bytes = buf_len(out) - begin - CHECKPOINT_HEAD_BYTES;
     r->index->ops->walk(r->index, take_record, &t);
+    if (t.records != r->index->ops->count(r->index)) {
+        return -EIO; /* the walk did not meet them all */
+    }
     buf_reserve(out, 4);
     head = buf_head(out) + begin;
     memcpy(head, CHECKPOINT_MAGIC, 8);

@@ -24,6 +24,17 @@ static uint32_t expiry_of(int64_t exptime, uint64_t now_usec)
     return mc_exptime_to_unix(exptime, (uint32_t) ((now_usec + USEC_PER_SEC - 1) / USEC_PER_SEC));
 }
 
+/* A value that is too large is not stored; for a set the old one goes, as in memcached: stale data
+ * must not survive. */
+static void refuse_large(const struct op *o, const struct record *rec, struct outcome *ret)
+{
+    if (o->code == OP_SET && rec->exists) {
+        propose(ret, ENTRY_DELETE, RESULT_TOO_LARGE);
+    } else {
+        answer_only(ret, RESULT_TOO_LARGE);
+    }
+}
+
 static void store(const struct op *o, uint64_t now_usec, struct outcome *ret)
 {
     propose(ret, ENTRY_SET, RESULT_STORED);
@@ -100,6 +111,10 @@ void operation_evaluate(const struct op *o, const struct record *rec, uint64_t n
                         size_t value_bytes_max, struct outcome *ret)
 {
     *ret = (struct outcome){ 0 };
+    if (o->value_len > value_bytes_max) {
+        refuse_large(o, rec, ret);
+        return;
+    }
     switch (o->code) {
     case OP_SET:
         store(o, now_usec, ret);

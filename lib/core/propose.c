@@ -316,7 +316,7 @@ void propose_op(struct shard *s, struct replica *r, struct asker asker, const st
     if (answered_before(s, r, asker, op)) {
         return;
     }
-    if (op->op.number - op->op.first >= SESSION_WINDOW || op->value_len > s->o.value_bytes_max) {
+    if (op->op.number - op->op.first >= SESSION_WINDOW) {
         answer(s, asker, RESULT_REFUSED);
         return;
     }

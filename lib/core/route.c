@@ -154,10 +154,11 @@ int route_submit(struct route *r, uint64_t now_usec, struct route_client *client
     struct route_op *o;
 
     route_reap(r);
+    r->now_usec = now_usec;
     if (is_over_limit(r, server, op, ret_failure)) {
         return -ENOBUFS;
     }
-    o = route_op_new(r, now_usec, client, token, op, hash);
+    o = route_op_new(r, client, token, op, hash);
     o->partition = p;
     o->charged = server;
     r->servers[server]->bytes += o->bytes;
@@ -234,6 +235,7 @@ void route_result(struct route *r, uint64_t now_usec, uint32_t server, uint32_t 
     struct route_action *a;
 
     route_reap(r);
+    r->now_usec = now_usec;
     if (!o || o->state != ROUTE_OP_SENT || o->link != route_link_find(r, server, shard)) {
         return;
     }
@@ -264,6 +266,7 @@ void route_link_up(struct route *r, uint64_t now_usec, uint32_t server, uint32_t
     struct route_link *link = route_link_find(r, server, shard);
 
     route_reap(r);
+    r->now_usec = now_usec;
     if (link && !link->up) {
         link->up = true;
         route_pump_all(r, now_usec, out);
@@ -276,6 +279,7 @@ void route_link_down(struct route *r, uint64_t now_usec, uint32_t server, uint32
     struct route_link *link = route_link_find(r, server, shard);
 
     route_reap(r);
+    r->now_usec = now_usec;
     if (!link) {
         return;
     }
@@ -366,6 +370,7 @@ void route_table_changed(struct route *r, uint64_t now_usec, const struct hashsp
                          struct route_actions *out)
 {
     route_reap(r);
+    r->now_usec = now_usec;
     r->table = h;
     servers_grow(r, h->n_servers + 1);
     if (h->n_partitions == 0) {
@@ -387,33 +392,52 @@ void route_set_session(struct route *r, uint64_t now_usec, uint64_t session,
 {
     kumo_assert(session > 0);
     route_reap(r);
+    r->now_usec = now_usec;
     r->session = session;
     route_pump_all(r, now_usec, out);
 }
 
 /* ---- time ---- */
 
+static void op_fail(struct route *r, struct route_op *o, struct route_failure f,
+                    struct route_actions *out)
+{
+    struct route_action *a = op_done(r, o, out);
+
+    if (a) {
+        a->done.failed = true;
+        a->done.failure = f;
+    }
+}
+
+/* What waits behind an operation that timed out would only wait as long again. */
+static void followers_end(struct route *r, struct route_op *first, struct route_failure f,
+                          struct route_actions *out)
+{
+    f.may_happen = false;
+    while (!list_empty(&first->followers)) {
+        op_fail(r, LIST_ENTRY(first->followers.next, struct route_op, queue), f, out);
+    }
+}
+
 static void deadlines_end(struct route *r, uint64_t now_usec, struct route_actions *out)
 {
     while (!list_empty(&r->deadlines)) {
         struct route_op *o = LIST_ENTRY(r->deadlines.next, struct route_op, by_deadline);
         struct route_failure f;
-        struct route_action *a;
         if (o->deadline_usec > now_usec) {
             return;
         }
         f = route_timeout(r, now_usec, o);
-        a = op_done(r, o, out);
-        if (a) {
-            a->done.failed = true;
-            a->done.failure = f;
-        }
+        followers_end(r, o, f, out);
+        op_fail(r, o, f, out);
     }
 }
 
 void route_tick(struct route *r, uint64_t now_usec, struct route_actions *out)
 {
     route_reap(r);
+    r->now_usec = now_usec;
     deadlines_end(r, now_usec, out);
     r->retry_usec = UINT64_MAX;
     route_pump_all(r, now_usec, out);
@@ -444,6 +468,7 @@ void route_forget(struct route *r, uint64_t now_usec, struct route_client *clien
     struct list reads;
 
     route_reap(r);
+    r->now_usec = now_usec;
     list_init(&reads);
     while (!list_empty(&client->ops)) {
         struct route_op *o = LIST_ENTRY(client->ops.next, struct route_op, by_client);

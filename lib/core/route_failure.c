@@ -66,7 +66,7 @@ static const char *failure_format(enum route_error error)
     case ROUTE_NOT_READY:
         return "server %s is not ready";
     case ROUTE_SILENT:
-        return "server %s does not answer";
+        return "no answer from server %s, or from a replica that it waits for";
     case ROUTE_WINDOW:
         return "too many writes without an answer at server %s";
     case ROUTE_QUEUE_FULL:

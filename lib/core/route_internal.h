@@ -78,6 +78,7 @@ struct route {
     struct route_limits limits;
     const struct hashspace *table; /* NULL: none yet */
     uint64_t session;              /* 0: none yet */
+    uint64_t now_usec;             /* of the call under way */
     uint32_t n_partitions;
     struct route_partition *partitions;
     uint32_t n_servers;            /* entries of `servers`, the first for "none" */
@@ -108,8 +109,8 @@ static inline bool route_needs_number(const struct route_op *o)
     return o->op.code != OP_GET;
 }
 
-struct route_op *route_op_new(struct route *r, uint64_t now_usec, struct route_client *client,
-                              void *token, const struct op *op, uint64_t hash);
+struct route_op *route_op_new(struct route *r, struct route_client *client, void *token,
+                              const struct op *op, uint64_t hash);
 struct route_op *route_op_find(const struct route *r, uint64_t id);
 /* The first operation of this connection and key, or NULL. */
 struct route_op *route_op_first(const struct route *r, uint64_t client_id, uint64_t hash);

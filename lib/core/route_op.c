@@ -125,8 +125,8 @@ static void op_fill(struct route_op *o, const struct op *op)
     }
 }
 
-struct route_op *route_op_new(struct route *r, uint64_t now_usec, struct route_client *client,
-                              void *token, const struct op *op, uint64_t hash)
+struct route_op *route_op_new(struct route *r, struct route_client *client, void *token,
+                              const struct op *op, uint64_t hash)
 {
     size_t bytes = sizeof(struct route_op) + op->key_len + op->value_len;
     struct route_op *o = op_alloc(r, bytes);
@@ -135,7 +135,6 @@ struct route_op *route_op_new(struct route *r, uint64_t now_usec, struct route_c
         .client = client,
         .client_id = client->id,
         .token = token,
-        .deadline_usec = now_usec + r->limits.timeout_usec,
         .hash = hash,
         .bytes = (uint32_t) bytes,
         .state = ROUTE_OP_BEHIND,
@@ -145,7 +144,7 @@ struct route_op *route_op_new(struct route *r, uint64_t now_usec, struct route_c
     list_init(&o->followers);
     list_init(&o->queue);
     list_push_back(&client->ops, &o->by_client);
-    list_push_back(&r->deadlines, &o->by_deadline);
+    list_init(&o->by_deadline);
     r->n_ops++;
     return o;
 }
@@ -187,6 +186,9 @@ void route_op_begin(struct route *r, struct route_op *o)
 {
     kumo_assert(o->state == ROUTE_OP_BEHIND);
     kumo_assert(list_empty(&o->queue));
+    /* Its time begins now: what stood before it in its client's pipeline doesn't count. */
+    o->deadline_usec = r->now_usec + r->limits.timeout_usec;
+    list_push_back(&r->deadlines, &o->by_deadline);
     if (op_is_keyed(o)) {
         map_insert(&r->by_key, &o->by_key, key_hash(o->client_id, o->hash));
     }

@@ -261,9 +261,8 @@ static void peer_up(struct shard *s, uint32_t server)
     }
 }
 
-static void synced(struct shard *s, uint64_t group)
+static void synced(struct shard *s)
 {
-    wal_synced(&s->log, group);
     LIST_FOR_EACH_SAFE(i, &s->entering)
     {
         struct replica *r = LIST_ENTRY(i, struct replica, in_entering);
@@ -454,7 +453,12 @@ void shard_step(struct shard *s, const struct shard_clock *now, const struct sha
         peer_up(s, e->from);
         break;
     case SHARD_SYNCED:
-        synced(s, e->group);
+        wal_synced(&s->log, e->group);
+        synced(s);
+        break;
+    case SHARD_WRITTEN:
+        wal_written(&s->log, e->group);
+        synced(s);
         break;
     case SHARD_COMPACT:
         compaction_begin(s, &e->victim);

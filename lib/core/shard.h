@@ -56,7 +56,9 @@ enum shard_event_kind {
     SHARD_RESEND,    /* from a secondary */
     SHARD_CLOCK,     /* a server's CLOCK_REALTIME, just received */
     SHARD_PEER_UP,   /* the connection to `from` is new: what was sent before may be lost */
-    SHARD_SYNCED,    /* everything up to `group` is durable */
+    SHARD_SYNCED,    /* everything up to `group` is on the disk */
+    SHARD_WRITTEN,   /* everything up to `group` is written, which counts as durable (sync interval,
+                        os) */
     SHARD_COMPACT,   /* victim: begin to copy what is needed of it (core/compaction.h) */
     SHARD_TICK,
     SHARD_TURN_END,

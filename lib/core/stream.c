@@ -24,6 +24,9 @@ void stream_send(struct shard *s, struct replica *r, uint32_t server, const stru
 
 void stream_resend(struct shard *s, struct replica *r, uint32_t server, uint64_t seq)
 {
+    if (seq >= r->last.seq) {
+        return;
+    }
     for (uint64_t i = MAX_OF(seq, r->commit.seq) + 1; i <= r->last.seq; i++) {
         stream_send(s, r, server, replica_tail(r, i));
     }

@@ -176,20 +176,26 @@ void wal_flushed(struct wal *l)
     l->n_chunks = 0;
 }
 
+void wal_written(struct wal *l, uint64_t group)
+{
+    kumo_assert(group < l->group);
+    l->synced_group = MAX_OF(l->synced_group, group);
+}
+
 void wal_synced(struct wal *l, uint64_t group)
 {
     size_t n;
 
-    kumo_assert(group < l->group);
-    if (group <= l->synced_group) {
+    wal_written(l, group);
+    if (group <= l->disk_group) {
         return;
     }
-    n = (size_t) (group - l->synced_group);
+    n = (size_t) (group - l->disk_group);
     kumo_assert(n <= l->n_flushed);
     l->synced_end = l->flushed_ends[n - 1];
     l->n_flushed -= n;
     memmove(l->flushed_ends, l->flushed_ends + n, l->n_flushed * sizeof(*l->flushed_ends));
-    l->synced_group = group;
+    l->disk_group = group;
 }
 
 /* ---- reading ---- */

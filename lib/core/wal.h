@@ -46,10 +46,11 @@ struct wal {
     size_t group_begin; /* where its head stands in `bytes` */
     uint32_t group_frames;
 
-    uint64_t group; /* number of the group that is gathered now; from 1 */
-    uint64_t synced_group;
+    uint64_t group;        /* number of the group that is gathered now; from 1 */
+    uint64_t synced_group; /* counts as durable */
+    uint64_t disk_group;   /* is on the disk; the same in sync mode always */
     struct position synced_end;
-    struct position *flushed_ends; /* ends of the flushes above synced_group, oldest first */
+    struct position *flushed_ends; /* ends of the flushes above disk_group, oldest first */
     size_t n_flushed;
     size_t cap_flushed;
 };
@@ -77,8 +78,11 @@ void wal_flush(struct wal *l, struct actions *out);
 /* After the actions of a flush were carried out: gives the gathered bytes up. */
 void wal_flushed(struct wal *l);
 
-/* Everything up to and including this group is durable. */
+/* Everything up to and including this group is on the disk: group heads may name it. */
 void wal_synced(struct wal *l, uint64_t group);
+/* It is written, and the sync mode lets that count as durable: wal_is_synced, but no head names it.
+ */
+void wal_written(struct wal *l, uint64_t group);
 static inline bool wal_is_synced(const struct wal *l, uint64_t group)
 {
     return group <= l->synced_group;

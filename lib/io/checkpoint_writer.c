@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum job_kind { JOB_APPEND, JOB_SYNC, JOB_PUBLISH };
+enum job_kind { JOB_APPEND, JOB_SYNC, JOB_PUBLISH, JOB_DISCARD };
 
 struct job {
     struct list link;
@@ -116,6 +116,30 @@ static void generations_clean(const struct checkpoint_writer *w, uint64_t newest
     }
 }
 
+/* Removes what was written of a generation that failed, so that a full disk doesn't fill further.
+ */
+static int discard(struct checkpoint_writer *w, const struct job *j)
+{
+    DIR *d = opendir(w->dir);
+    struct dirent *e;
+    bool manifest;
+
+    for (size_t i = 0; i < SHARDS_MAX; i++) {
+        if (w->files[i].generation == j->generation) {
+            file_close(&w->files[i]);
+        }
+    }
+    while (d && (e = readdir(d))) {
+        if (checkpoint_name_generation(e->d_name, &manifest) == j->generation) {
+            (void) unlinkat(dirfd(d), e->d_name, 0);
+        }
+    }
+    if (d) {
+        closedir(d);
+    }
+    return 0;
+}
+
 /* The rename makes it count: everything that it names is durable. */
 static int publish(struct checkpoint_writer *w, const struct job *j)
 {
@@ -157,6 +181,9 @@ static int job_do(struct checkpoint_writer *w, const struct job *j)
 
     if (j->kind == JOB_PUBLISH) {
         return publish(w, j);
+    }
+    if (j->kind == JOB_DISCARD) {
+        return discard(w, j);
     }
     r = file_open(w, j);
     if (r < 0) {
@@ -252,6 +279,16 @@ void checkpoint_writer_publish(struct checkpoint_writer *w, uint64_t generation,
                              .keep = keep,
                              .bytes = bytes,
                              .n = n,
+                             .loop = loop,
+                             .done = done,
+                             .ctx = ctx });
+}
+
+void checkpoint_writer_discard(struct checkpoint_writer *w, uint64_t generation, struct loop *loop,
+                               checkpoint_done_fn done, void *ctx)
+{
+    job_add(w, (struct job){ .kind = JOB_DISCARD,
+                             .generation = generation,
                              .loop = loop,
                              .done = done,
                              .ctx = ctx });

@@ -139,6 +139,34 @@ static int generations_list(struct checkpoint_set *set, uint64_t found[GENERATIO
     return 0;
 }
 
+static bool is_listed(const uint64_t *found, size_t n, uint64_t generation)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (found[i] == generation) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Files of generations that were never published. */
+static void leftovers_remove(const struct checkpoint_set *set, const uint64_t *found, size_t n)
+{
+    DIR *d = opendir(set->dir);
+    struct dirent *e;
+    bool manifest;
+
+    while (d && (e = readdir(d))) {
+        uint64_t generation = checkpoint_name_generation(e->d_name, &manifest);
+        if (generation > 0 && !is_listed(found, n, generation)) {
+            (void) unlinkat(dirfd(d), e->d_name, 0);
+        }
+    }
+    if (d) {
+        closedir(d);
+    }
+}
+
 int checkpoint_set_open(struct checkpoint_set *set, const char *data_dir, struct io_error *error)
 {
     uint64_t found[GENERATIONS_MAX];
@@ -155,6 +183,9 @@ int checkpoint_set_open(struct checkpoint_set *set, const char *data_dir, struct
     r = generations_list(set, found, &n);
     if (r < 0) {
         return io_error_set(error, r, "%s can't be read: %s", set->dir, strerror(-r));
+    }
+    if (n < GENERATIONS_MAX) {
+        leftovers_remove(set, found, n);
     }
     for (size_t i = 0; i < n && !set->found; i++) {
         r = generation_check(set, found[i]);

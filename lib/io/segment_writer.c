@@ -110,9 +110,7 @@ static void job_end(void *arg)
         fail(w, error, "fdatasync");
         return;
     }
-    if (w->o.sync == SYNC_ALWAYS) {
-        w->o.on_synced(w->o.ctx, group);
-    }
+    w->o.on_synced(w->o.ctx, group);
     flushes_done(w, n_flushes);
     if (!w->busy && ((w->o.sync == SYNC_ALWAYS && w->written_group > group) || w->n_flushes > 0)) {
         job_begin(w);
@@ -185,7 +183,9 @@ static void interval_over(void *ctx)
 {
     struct segment_writer *w = ctx;
 
-    if (!w->busy && !w->failed) {
+    if (w->busy) {
+        loop_timer_start(w->timer, w->o.sync_interval_usec); /* what is in flight began before */
+    } else if (!w->failed) {
         job_begin(w);
     }
 }
@@ -260,7 +260,7 @@ static void written(void *arg)
     struct segment_writer *w = arg;
 
     if (!w->closed) {
-        w->o.on_synced(w->o.ctx, w->written_group);
+        w->o.on_written(w->o.ctx, w->written_group);
     }
 }
 
@@ -353,7 +353,7 @@ int segment_writer_get(const struct segment_writer *w, uint32_t number, struct w
     *ret = (struct wal_segment){ .number = number };
     if (number < w->o.wal.first_segment) {
         for (size_t i = 0; i < w->o.set->n; i++) {
-            if (w->o.set->v[i].number == number) {
+            if (w->o.set->v[i].number == number && w->o.set->v[i].data) {
                 *ret = w->o.set->v[i];
                 return 0;
             }

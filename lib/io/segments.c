@@ -191,13 +191,13 @@ int segment_set_remove(struct segment_set *set, uint32_t number)
     char path[PATH_MAX];
     int r = segment_path(set->dir, number, path);
 
-    for (size_t i = 0; i < set->n; i++) {
+    if (r == 0 && unlink(path) < 0) {
+        r = -errno;
+    }
+    for (size_t i = 0; i < set->n && r == 0; i++) {
         if (set->v[i].number == number) {
             segment_unmap(&set->v[i]);
         }
-    }
-    if (r == 0 && unlink(path) < 0) {
-        r = -errno;
     }
     return r < 0 ? r : dir_sync(set->dir);
 }

@@ -51,9 +51,10 @@ struct segment_writer_options {
     struct wal_options wal; /* for the numbers and sizes of new segments */
     enum sync_mode sync;
     uint64_t sync_interval_usec;
-    /* On the loop, later than the call that caused it: everything up to `group` counts as durable.
-     */
+    /* On the loop, later than the call that caused it: everything up to `group` is on the disk. */
     void (*on_synced)(void *ctx, uint64_t group);
+    /* In the weaker modes, the same way: everything up to `group` is written. */
+    void (*on_written)(void *ctx, uint64_t group);
     /* On the loop: a write or sync failed with -errno; nothing more is written. The process must
      * stop (R15). */
     void (*on_failed)(void *ctx, int error, const char *what);

@@ -210,9 +210,16 @@ static void on_synced(void *ctx, uint64_t group)
 {
     struct rig *r = ctx;
 
-    assert_true(group >= r->synced);
-    r->synced = group;
+    r->synced = group > r->synced ? group : r->synced;
     wal_synced(&r->wal, group);
+}
+
+static void on_written(void *ctx, uint64_t group)
+{
+    struct rig *r = ctx;
+
+    r->synced = group > r->synced ? group : r->synced;
+    wal_written(&r->wal, group);
 }
 
 static void on_failed(void *ctx, int error, const char *what)
@@ -229,6 +236,7 @@ static void rig_open(struct rig *r, enum sync_mode sync, uint64_t start)
         .sync = sync,
         .sync_interval_usec = 1000,
         .on_synced = on_synced,
+        .on_written = on_written,
         .on_failed = on_failed,
         .ctx = r,
     };

@@ -349,7 +349,7 @@ static void test_value_limit(void **state)
 
     memset(value, 'v', sizeof(value));
     value[RIG_VALUE_MAX + 1] = 0;
-    assert_int_equal(rig_answer(g, rig_kv(g, 1, OP_SET, "k", value)), RESULT_REFUSED);
+    assert_int_equal(rig_answer(g, rig_kv(g, 1, OP_SET, "k", value)), RESULT_TOO_LARGE);
     value[RIG_VALUE_MAX] = 0;
     id = rig_kv(g, 1, OP_SET, "k", value);
     assert_int_equal(rig_answer(g, rig_kv(g, 1, OP_APPEND, "k", "v")), 0);
