@@ -383,9 +383,31 @@ static void test_reshard(void **state)
     rig_free(g);
 }
 
+/* A server that asks to send again from beyond the end, or from nowhere, gets what there is: no
+ * more. */
+static void test_resend_asked_beyond(void **state)
+{
+    static const uint64_t seqs[] = { UINT64_MAX, UINT64_MAX - 1, 1000, 2 };
+    struct rig *g = *state;
+    struct shard_event e = { .kind = SHARD_RESEND, .from = 2 };
+
+    rig_form(g, 1, "123");
+    rig_kv(g, 1, OP_SET, "k", "v"); /* pending: nobody has synced it */
+    rig_drop_all(g, ACTION_PREPARE, 0, 0);
+    for (size_t i = 0; i < ARRAY_LEN(seqs); i++) {
+        e.note = (struct msg_at){ .partition = 0, .view = 1, .seq = seqs[i] };
+        rig_step(g, 1, &e);
+        assert_int_equal(rig_msg_count(g, ACTION_PREPARE, 0, 0), 0);
+    }
+    e.note.seq = 1;
+    rig_step(g, 1, &e);
+    assert_int_equal(rig_msg_count(g, ACTION_PREPARE, 1, 2), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_resend_asked_beyond, setup, teardown),
         cmocka_unit_test_setup_teardown(test_single, setup, teardown),
         cmocka_unit_test_setup_teardown(test_commit_orders, setup, teardown),
         cmocka_unit_test_setup_teardown(test_commit_told, setup, teardown),
