@@ -12,6 +12,7 @@
 #include "base/map.h"
 #include "base/rng.h"
 #include "core/checkpoint.h"
+#include "core/incarnation.h"
 #include "core/cluster.h"
 #include "core/manager.h"
 #include "core/replica.h"
@@ -134,14 +135,9 @@ struct compactor {
 /* What a server keeps beside its log: durable as soon as it is written. */
 struct superblock {
     uint64_t start;
-    uint64_t accepted; /* counter of the last accepted incarnation */
-    uint64_t counter;  /* of this process's incarnation */
-    uint64_t random;
-    uint64_t priors[PRIORS_MAX]; /* of starts whose acceptance may have been lost */
-    uint32_t n_priors;
-    bool compacted;         /* the log alone is not everything any more */
-    bool sent;              /* this start's registration may have left */
-    uint32_t first_segment; /* of this start: numbers are never used again */
+    struct incarnation incarnation; /* of this process */
+    bool compacted;                 /* the log alone is not everything any more */
+    uint32_t first_segment;         /* of this start: numbers are never used again */
     uint32_t number;
     uint32_t partitions;
 };

@@ -170,19 +170,8 @@ static void super_begun(struct sim *s, struct event *e)
 static void super_begin(struct sim *s, struct server *sv)
 {
     struct superblock *b = &sv->super;
-    bool fresh = b->counter != b->accepted + 1;
 
-    if (fresh) {
-        b->counter = b->accepted + 1;
-        b->n_priors = 0;
-    } else if (b->sent && b->n_priors < PRIORS_MAX) {
-        b->priors[b->n_priors++] = b->random;
-        fresh = true;
-    }
-    if (fresh) {
-        b->sent = false;
-        b->random = rng_u64(&s->rng);
-    }
+    incarnation_begin(&b->incarnation, rng_u64(&s->rng));
     b->start++;
     b->first_segment = MAX_OF(b->first_segment, sv->highest_segment) + 1;
     super_write(s, sv, super_begun, NULL);
@@ -243,12 +232,9 @@ static void register_send(struct sim *s, struct event *e)
     struct link *l = net_manager_link(s, (struct endpoint){ END_SERVER, (uint8_t) sv->index, 0 });
     struct message *m = message_new(MESSAGE_REGISTER, 0);
 
-    sv->super_durable.sent = true;
+    sv->super_durable.incarnation.sent = true;
     memcpy(m->registration.server_id, sv->id, UUID_BYTES);
-    m->registration.counter = sv->super.counter;
-    m->registration.random = sv->super.random;
-    memcpy(m->registration.priors, sv->super.priors, sizeof(sv->super.priors));
-    m->registration.n_priors = sv->super.n_priors;
+    incarnation_fill(&sv->super.incarnation, &m->registration);
     m->registration.shards = sv->n_shards;
     memcpy(m->registration.name, sv->name, sizeof(sv->name));
     memcpy(m->registration.address, sv->name, sizeof(sv->name));
@@ -258,10 +244,10 @@ static void register_send(struct sim *s, struct event *e)
 /* That it was sent is durable before it is. */
 static void register_ask(struct sim *s, struct server *sv)
 {
-    if (sv->super.sent) {
+    if (sv->super.incarnation.sent) {
         sim_after(s, 0, &sv->process, register_send, sv, 0, NULL);
     } else {
-        sv->super.sent = true;
+        sv->super.incarnation.sent = true;
         super_write(s, sv, register_send, NULL);
     }
 }
@@ -307,7 +293,7 @@ void server_accepted(struct sim *s, struct server *sv, const struct message *m)
 
     memcpy(copy, m, sizeof(*m) + m->n);
     sv->state = LIFE_ACCEPTING;
-    sv->super.accepted = sv->super.counter;
+    incarnation_accepted(&sv->super.incarnation);
     sv->super.number = m->registered.server;
     sv->super.partitions = m->registered.partitions;
     super_write(s, sv, accepted_durable, copy);
