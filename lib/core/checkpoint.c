@@ -2,6 +2,7 @@
 
 #include "base/assert.h"
 #include "base/bytes.h"
+#include "base/cleanup.h"
 #include "base/crc32c.h"
 #include "base/mem.h"
 #include "core/replica.h"
@@ -44,7 +45,7 @@ static void put_tail(struct buf *b, const struct replica *r)
 
 static void put_state(struct buf *b, const struct replica *r)
 {
-    mp_put_array(b, 11);
+    mp_put_array(b, 12);
     mp_put_uint(b, r->view);
     mp_put_array(b, r->n_members);
     for (unsigned i = 0; i < r->n_members; i++) {
@@ -56,6 +57,7 @@ static void put_state(struct buf *b, const struct replica *r)
     mp_put_uint(b, r->flush.at_usec);
     mp_put_uint(b, r->horizon_seq);
     mp_put_uint(b, r->time_usec);
+    mp_put_uint(b, r->digest);
     session_table_put(b, &r->sessions);
     put_tail(b, r);
 }
@@ -153,7 +155,7 @@ static int load_state(struct shard *s, struct replica *r, struct mp_reader *in)
 {
     uint32_t n;
 
-    mp_get_array_exact(in, 11);
+    mp_get_array_exact(in, 12);
     r->view = (uint32_t) mp_get_uint_max(in, UINT32_MAX);
     n = mp_get_array(in);
     if (n > REPLICAS_MAX) {
@@ -172,26 +174,32 @@ static int load_state(struct shard *s, struct replica *r, struct mp_reader *in)
     r->flush_pending = r->flush;
     r->horizon_seq = mp_get_uint(in);
     r->time_usec = mp_get_uint(in);
+    r->digest = mp_get_uint(in);
     session_table_get(in, &r->sessions);
     return load_tail(s, r, in);
 }
 
 static int load_records(struct replica *r, const uint8_t *p, const uint8_t *end, uint64_t records)
 {
+    uint64_t digest = 0;
+
+    r->index->ops->reserve(r->index, MIN_OF(records, (uint64_t) (end - p) / INDEX_RECORD_BYTES));
     for (; records > 0; records--) {
         struct index_record rec;
+        struct index_record old;
         size_t key_len = p < end ? *p : 0;
         if (key_len == 0 || key_len > ENTRY_KEY_BYTES_MAX ||
             (size_t) (end - p) < 1 + key_len + INDEX_RECORD_BYTES) {
             return -EBADMSG;
         }
         rec = index_record_decode(p + 1 + key_len);
-        if (r->index->ops->put(r->index, p + 1, key_len, &rec) < 0) {
+        if (r->index->ops->put(r->index, p + 1, key_len, &rec, &old) < 0) {
             return -ENOMEM;
         }
+        digest += replica_digest_of(r, p + 1, key_len, &rec);
         p += 1 + key_len + INDEX_RECORD_BYTES;
     }
-    return p == end ? 0 : -EBADMSG;
+    return p == end && digest == r->digest ? 0 : -EBADMSG;
 }
 
 int checkpoint_load(struct shard *s, const uint8_t *p, size_t bytes)

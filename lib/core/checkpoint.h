@@ -5,9 +5,9 @@
  *   checkpoint := head, state, record*, crc
  *   head (40)     magic 8, crc of the rest of the head 4, version 4, partition 2, zero 2, bytes of
  * state 4, number of records 8, X: segment 4, offset 4 state         one MessagePack array: view,
- * members, commit, flush mark, horizon, time, sessions, and the tail's *bytes*: an entry prepared
- * before X and committed behind it must not be missed record        key length 1, key, index record
- * (core/index.h) crc (4)       of all that stands before it
+ * members, commit, flush mark, horizon, time, digest, sessions, and the tail's *bytes*: an entry
+ * prepared before X and committed behind it must not be missed record        key length 1, key,
+ * index record (core/index.h) crc (4)       of all that stands before it
  *
  * A manifest may be used only once the log is durable through every X in it. Pure. */
 #pragma once
@@ -15,7 +15,7 @@
 #include "core/compaction.h"
 
 #define CHECKPOINT_HEAD_BYTES 40
-#define CHECKPOINT_VERSION    1
+#define CHECKPOINT_VERSION    2
 
 /* Appends the partition's checkpoint, and counts the bytes that it needs of each segment (live may
  * be NULL). *ret_group: the log is durable through X when this group is synced. -ENOENT when the

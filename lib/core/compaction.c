@@ -103,7 +103,6 @@ static bool is_dead(struct shard *s, struct replica *r, const struct entry *e)
     uint64_t now_usec = replica_now(s, r);
 
     return e->kind == ENTRY_DELETE || e->name.seq < r->flush.seq ||
-           e->time_usec < r->flush.past_usec ||
            (now_usec > COMPACTION_EXPIRED_USEC &&
             expiry_is_over(e->expiry_sec, now_usec - COMPACTION_EXPIRED_USEC));
 }
@@ -200,13 +199,11 @@ static void relocate(struct shard *s, const struct relocation *l)
         return; /* written again meanwhile */
     }
     if (l->to.segment == 0) {
-        r->index->ops->drop(r->index, e.key, e.key_len);
+        replica_index_drop(r, e.key, e.key_len);
         return;
     }
     rec.at = l->to;
-    if (r->index->ops->put(r->index, e.key, e.key_len, &rec) < 0) {
-        shard_halt(s, "no memory for the index");
-    }
+    replica_index_put(s, r, e.key, e.key_len, &rec);
 }
 
 void compaction_synced(struct shard *s)
@@ -244,9 +241,7 @@ int compaction_replay_copy(struct shard *s, struct replica *r, const struct fram
         return 0;
     }
     rec.at = at;
-    if (r->index->ops->put(r->index, e.key, e.key_len, &rec) < 0) {
-        shard_halt(s, "no memory for the index");
-    }
+    replica_index_put(s, r, e.key, e.key_len, &rec);
     return 0;
 }
 
@@ -261,7 +256,7 @@ int compaction_replay_gone(struct replica *r, const struct frame *f)
     r->horizon_seq = MAX_OF(r->horizon_seq, g.seq);
     r->time_usec = MAX_OF(r->time_usec, g.time_usec);
     if (r->index->ops->get(r->index, g.key, g.key_len, &rec) == 0 && rec.seq == g.seq) {
-        r->index->ops->drop(r->index, g.key, g.key_len);
+        replica_index_drop(r, g.key, g.key_len);
     }
     return 0;
 }

@@ -29,11 +29,13 @@ typedef void (*index_walk_fn)(void *ctx, const uint8_t *key, size_t key_len,
 struct index_ops {
     /* 0 and the record, or -ENOENT. */
     int (*get)(struct index *x, const uint8_t *key, size_t key_len, struct index_record *ret);
-    /* Inserts or replaces. -ENOSPC: at its limit (asked for by the caller before it logs; see
-     * room). */
-    int (*put)(struct index *x, const uint8_t *key, size_t key_len, const struct index_record *rec);
-    /* Removes; fine when it isn't there. */
-    void (*drop)(struct index *x, const uint8_t *key, size_t key_len);
+    /* Inserts: 0, or replaces: 1 and the record that was there. -ENOSPC: no room. */
+    int (*put)(struct index *x, const uint8_t *key, size_t key_len, const struct index_record *rec,
+               struct index_record *ret_old);
+    /* Removes: 1 and the record that was there; 0: there was none. */
+    int (*drop)(struct index *x, const uint8_t *key, size_t key_len, struct index_record *ret_old);
+    /* About so many records will be put: room is made for them at once. The index is empty. */
+    void (*reserve)(struct index *x, uint64_t records);
     /* Calls fn for each record, in any order; fn must not change the index. */
     void (*walk)(struct index *x, index_walk_fn fn, void *ctx);
     uint64_t (*count)(const struct index *x);

@@ -47,30 +47,43 @@ static int index_map_get(struct index *x, const uint8_t *key, size_t key_len,
 }
 
 static int index_map_put(struct index *x, const uint8_t *key, size_t key_len,
-                         const struct index_record *rec)
-{
-    struct index_map *m = (struct index_map *) x;
-    struct index_map_node *n = node_find(x, key, key_len);
-
-    if (!n) {
-        n = mem_alloc(sizeof(*n) + key_len);
-        n->key_len = (uint8_t) key_len;
-        memcpy(n->key, key, key_len);
-        map_insert(&m->map, &n->node, hashspace_hash(key, key_len));
-    }
-    n->rec = *rec;
-    return 0;
-}
-
-static void index_map_drop(struct index *x, const uint8_t *key, size_t key_len)
+                         const struct index_record *rec, struct index_record *ret_old)
 {
     struct index_map *m = (struct index_map *) x;
     struct index_map_node *n = node_find(x, key, key_len);
 
     if (n) {
-        map_remove(&m->map, &n->node);
-        free(n);
+        *ret_old = n->rec;
+        n->rec = *rec;
+        return 1;
     }
+    n = mem_alloc(sizeof(*n) + key_len);
+    n->key_len = (uint8_t) key_len;
+    memcpy(n->key, key, key_len);
+    n->rec = *rec;
+    map_insert(&m->map, &n->node, hashspace_hash(key, key_len));
+    return 0;
+}
+
+static int index_map_drop(struct index *x, const uint8_t *key, size_t key_len,
+                          struct index_record *ret_old)
+{
+    struct index_map *m = (struct index_map *) x;
+    struct index_map_node *n = node_find(x, key, key_len);
+
+    if (!n) {
+        return 0;
+    }
+    *ret_old = n->rec;
+    map_remove(&m->map, &n->node);
+    free(n);
+    return 1;
+}
+
+static void index_map_reserve(struct index *x, uint64_t records)
+{
+    (void) x;
+    (void) records;
 }
 
 static void index_map_walk(struct index *x, index_walk_fn fn, void *ctx)
@@ -107,6 +120,7 @@ static const struct index_ops index_map_ops = {
     .get = index_map_get,
     .put = index_map_put,
     .drop = index_map_drop,
+    .reserve = index_map_reserve,
     .walk = index_map_walk,
     .count = index_map_count,
     .free = index_map_free,

@@ -314,6 +314,42 @@ void flush_apply(struct flush_mark *f, const struct entry *e)
     }
 }
 
+/* ---- index ---- */
+
+uint64_t replica_digest_of(const struct replica *r, const uint8_t *key, size_t key_len,
+                           const struct index_record *rec)
+{
+    if (rec->kind != ENTRY_SET || rec->expiry_sec != 0 || rec->seq < r->flush.seq) {
+        return 0;
+    }
+    return map_hash_u64(hashspace_hash(key, key_len) ^ map_hash_u64(rec->seq));
+}
+
+void replica_index_put(struct shard *s, struct replica *r, const uint8_t *key, size_t key_len,
+                       const struct index_record *rec)
+{
+    struct index_record old;
+    int replaced = r->index->ops->put(r->index, key, key_len, rec, &old);
+
+    if (replaced < 0) {
+        shard_halt(s, "no memory for the index");
+        return;
+    }
+    if (replaced > 0) {
+        r->digest -= replica_digest_of(r, key, key_len, &old);
+    }
+    r->digest += replica_digest_of(r, key, key_len, rec);
+}
+
+void replica_index_drop(struct replica *r, const uint8_t *key, size_t key_len)
+{
+    struct index_record old;
+
+    if (r->index->ops->drop(r->index, key, key_len, &old) > 0) {
+        r->digest -= replica_digest_of(r, key, key_len, &old);
+    }
+}
+
 /* ---- commit ---- */
 
 static void session_apply(struct replica *r, const struct entry *e)
@@ -344,9 +380,11 @@ static void apply(struct shard *s, struct replica *r, const struct tail_entry *t
 
     if (e->kind == ENTRY_FLUSH) {
         flush_apply(&r->flush, e);
-    } else if (e->kind != ENTRY_NOOP &&
-               r->index->ops->put(r->index, e->key, e->key_len, &rec) < 0) {
-        shard_halt(s, "no memory for the index");
+        if (r->flush.seq == e->name.seq) {
+            r->digest = 0; /* nothing that is in the index now counts any more */
+        }
+    } else if (e->kind != ENTRY_NOOP) {
+        replica_index_put(s, r, e->key, e->key_len, &rec);
     }
     session_apply(r, e);
     r->time_usec = MAX_OF(r->time_usec, e->time_usec);

@@ -68,6 +68,7 @@ struct replica {
     uint64_t acked_seq;     /* secondary: last one acked in this view */
     uint64_t progress_usec; /* boot time of the last commit, resend or change of view */
 
+    uint64_t digest;                  /* replica_index_put */
     uint64_t horizon_seq;             /* highest seq of a dropped tombstone or dead record */
     uint64_t time_usec;               /* partition time given out so far (R13) */
     struct flush_mark flush;          /* of what is committed */
@@ -172,6 +173,15 @@ void replica_commit_to(struct shard *s, struct replica *r, uint64_t seq);
 void replica_try_commit(struct shard *s, struct replica *r);
 /* Moves durable_seq on after a sync. */
 void replica_sync(struct shard *s, struct replica *r);
+/* What a commit or a replay does to the index, and with it to the digest: a sum over (key, seq) of
+ * the records that live without end and were not flushed. Replicas with equal commits have equal
+ * digests. No memory: the shard halts. */
+void replica_index_put(struct shard *s, struct replica *r, const uint8_t *key, size_t key_len,
+                       const struct index_record *rec);
+void replica_index_drop(struct replica *r, const uint8_t *key, size_t key_len);
+/* What the record adds to the digest. */
+uint64_t replica_digest_of(const struct replica *r, const uint8_t *key, size_t key_len,
+                           const struct index_record *rec);
 /* Adds an entry (encoded at `bytes`, checked) to the tail and the log. `at`: it is in the log
  * already. */
 struct tail_entry *replica_push(struct shard *s, struct replica *r, const uint8_t *bytes,

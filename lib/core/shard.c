@@ -509,6 +509,7 @@ int shard_replica_info(const struct shard *s, uint16_t partition, struct replica
         .commit = r->commit,
         .durable = te ? te->e.name : r->commit,
         .last = r->last,
+        .digest = r->digest,
     };
     return 0;
 }

@@ -136,6 +136,7 @@ struct replica_info {
     struct name commit;
     struct name durable;
     struct name last;
+    uint64_t digest; /* of the records that live without end: equal where commits are equal */
 };
 /* -ENOENT when the partition is not of this shard or never was here. */
 int shard_replica_info(const struct shard *s, uint16_t partition, struct replica_info *ret);

@@ -96,9 +96,10 @@ static void grow(struct index_tc *t)
 }
 
 static int index_tc_put(struct index *x, const uint8_t *key, size_t key_len,
-                        const struct index_record *rec)
+                        const struct index_record *rec, struct index_record *ret_old)
 {
     struct index_tc *t = (struct index_tc *) x;
+    int replaced = index_tc_get(x, key, key_len, ret_old) == 0;
     uint8_t bytes[INDEX_RECORD_BYTES];
 
     index_record_encode(rec, bytes);
@@ -108,12 +109,29 @@ static int index_tc_put(struct index *x, const uint8_t *key, size_t key_len,
     if (tchdbrnum(t->db) > (uint64_t) t->buckets * RECORDS_PER_BUCKET) {
         grow(t);
     }
-    return 0;
+    return replaced;
 }
 
-static void index_tc_drop(struct index *x, const uint8_t *key, size_t key_len)
+static int index_tc_drop(struct index *x, const uint8_t *key, size_t key_len,
+                         struct index_record *ret_old)
 {
-    tchdbout(((struct index_tc *) x)->db, key, (int) key_len);
+    if (index_tc_get(x, key, key_len, ret_old) < 0) {
+        return 0;
+    }
+    return tchdbout(((struct index_tc *) x)->db, key, (int) key_len);
+}
+
+static void index_tc_reserve(struct index *x, uint64_t records)
+{
+    struct index_tc *t = (struct index_tc *) x;
+
+    while (records > (uint64_t) t->buckets * RECORDS_PER_BUCKET) {
+        int64_t before = t->buckets;
+        grow(t);
+        if (t->buckets == before) {
+            return;
+        }
+    }
 }
 
 struct walk {
@@ -158,6 +176,7 @@ static const struct index_ops index_tc_ops = {
     .get = index_tc_get,
     .put = index_tc_put,
     .drop = index_tc_drop,
+    .reserve = index_tc_reserve,
     .walk = index_tc_walk,
     .count = index_tc_count,
     .free = index_tc_free,

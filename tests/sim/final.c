@@ -70,8 +70,7 @@ static bool may_lack(struct sim *s, const struct server *has, const struct serve
 {
     struct entry e;
 
-    return record_read(has, k, rec, false, &e) &&
-           oracle_is_dead(s, lacks, k->partition, rec, e.time_usec);
+    return record_read(has, k, rec, false, &e) && oracle_is_dead(s, lacks, k->partition, rec);
 }
 
 static void keys_equal(struct sim *s, const struct server *a, const struct server *b)
@@ -117,6 +116,9 @@ static void commits_equal(struct sim *s, const struct server *a, const struct se
                      "server %u %llu of %llu",
                      p, a->index + 1, (llu) x.commit.seq, (llu) x.last.seq, b->index + 1,
                      (llu) y.commit.seq, (llu) y.last.seq);
+        } else if (x.digest != y.digest) {
+            sim_fail(s, "I6: partition %u has digest %016llx at server %u and %016llx at server %u",
+                     p, (llu) x.digest, a->index + 1, (llu) y.digest, b->index + 1);
         }
     }
 }

@@ -11,7 +11,7 @@
 
 typedef unsigned long long llu;
 
-enum { STATE_ITEMS = 11, NUMBERS_MAX = 64, ANSWER_NUMBERS = 8, ANSWER_ITEMS = 6 };
+enum { STATE_ITEMS = 12, NUMBERS_MAX = 64, ANSWER_NUMBERS = 8, ANSWER_ITEMS = 6 };
 
 struct piece {
     const uint8_t *p;
@@ -28,6 +28,7 @@ struct picture {
     uint64_t state[NUMBERS_MAX]; /* view, members, commit, flush mark, horizon */
     size_t n_state;
     uint64_t time_usec;
+    uint64_t digest;
     struct answer *answers;
     size_t n_answers;
     size_t cap_answers;
@@ -105,6 +106,7 @@ static void state_read(struct picture *p, struct mp_reader *r)
         p->state[p->n_state++] = mp_get_uint(r);
     }
     p->time_usec = mp_get_uint(r);
+    p->digest = mp_get_uint(r);
     sessions_read(p, r);
     p->tail = (struct piece){ r->p, (size_t) (r->end - r->p) };
 }
@@ -148,15 +150,13 @@ static bool picture_take(struct picture *p, const struct shard *shard, uint16_t 
 }
 
 /* May compaction have dropped the record? */
-static bool is_dead(const struct sim *s, const struct picture *p, const struct index_record *rec,
-                    uint64_t stamp_usec)
+static bool is_dead(const struct sim *s, const struct picture *p, const struct index_record *rec)
 {
     const uint64_t *end = p->state + p->n_state; /* flush mark (3), horizon */
     uint64_t now_sec = UINT64_C(1700000000) + s->now_usec / USEC_PER_SEC + 100;
 
-    return rec->seq <= end[-1] &&
-           (rec->kind == ENTRY_DELETE || rec->seq < end[-4] || stamp_usec < end[-3] ||
-            (rec->expiry_sec != 0 && rec->expiry_sec + 600 <= now_sec));
+    return rec->seq <= end[-1] && (rec->kind == ENTRY_DELETE || rec->seq < end[-4] ||
+                                   (rec->expiry_sec != 0 && rec->expiry_sec + 600 <= now_sec));
 }
 
 /* A generation that was taken in the middle of a compaction, at a stop, may have dead records that
@@ -171,7 +171,7 @@ static const char *records_differ(const struct sim *s, const struct picture *a,
             index_record_decode(a->records[i].p + a->records[i].bytes - INDEX_RECORD_BYTES);
         if (j < log->n_records && piece_compare(&a->records[i], &log->records[j]) == 0) {
             j++;
-        } else if (!is_dead(s, log, &rec, 0)) {
+        } else if (!is_dead(s, log, &rec)) {
             return "a record";
         }
     }
@@ -185,6 +185,9 @@ static const char *pictures_differ(const struct sim *s, const struct picture *a,
     if (a->n_state != log->n_state ||
         memcmp(a->state, log->state, a->n_state * sizeof(*a->state)) != 0) {
         return "view, members, commit, flush mark or horizon";
+    }
+    if (a->digest != log->digest) {
+        return "the digest";
     }
     if (piece_compare(&a->tail, &log->tail) != 0) {
         return "the tail";
@@ -433,11 +436,11 @@ void oracle_generations(struct sim *s, struct server *sv)
 }
 
 bool oracle_is_dead(struct sim *s, const struct server *sv, uint16_t partition,
-                    const struct index_record *rec, uint64_t stamp_usec)
+                    const struct index_record *rec)
 {
     struct picture p;
     bool dead = picture_take(&p, sv->shards[partition % sv->n_shards].shard, partition) &&
-                is_dead(s, &p, rec, stamp_usec);
+                is_dead(s, &p, rec);
 
     picture_free(&p);
     return dead;

@@ -303,18 +303,26 @@ static int forgetful_get(struct index *x, const uint8_t *key, size_t key_len,
 }
 
 static int forgetful_put(struct index *x, const uint8_t *key, size_t key_len,
-                         const struct index_record *rec)
+                         const struct index_record *rec, struct index_record *ret_old)
 {
     struct plant_index *p = (struct plant_index *) x;
 
-    return sim_chance(p->s, 1, 1000) ? 0 : p->real->ops->put(p->real, key, key_len, rec);
+    return sim_chance(p->s, 1, 1000) ? 0 : p->real->ops->put(p->real, key, key_len, rec, ret_old);
 }
 
-static void forgetful_drop(struct index *x, const uint8_t *key, size_t key_len)
+static int forgetful_drop(struct index *x, const uint8_t *key, size_t key_len,
+                          struct index_record *ret_old)
 {
     struct index *real = ((struct plant_index *) x)->real;
 
-    real->ops->drop(real, key, key_len);
+    return real->ops->drop(real, key, key_len, ret_old);
+}
+
+static void forgetful_reserve(struct index *x, uint64_t records)
+{
+    struct index *real = ((struct plant_index *) x)->real;
+
+    real->ops->reserve(real, records);
 }
 
 static void forgetful_walk(struct index *x, index_walk_fn fn, void *ctx)
@@ -343,6 +351,7 @@ static const struct index_ops forgetful_ops = {
     .get = forgetful_get,
     .put = forgetful_put,
     .drop = forgetful_drop,
+    .reserve = forgetful_reserve,
     .walk = forgetful_walk,
     .count = forgetful_count,
     .free = forgetful_free,

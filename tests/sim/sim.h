@@ -538,7 +538,7 @@ void readable_check(struct sim *s, const struct server *sv, const struct shard *
 void oracle_generations(struct sim *s, struct server *sv);
 /* May the server have dropped this record of the partition? */
 bool oracle_is_dead(struct sim *s, const struct server *sv, uint16_t partition,
-                    const struct index_record *rec, uint64_t stamp_usec);
+                    const struct index_record *rec);
 
 /* After a start from checkpoints: replays the whole log too, which must lead to the same. */
 void oracle_check(struct sim *s, struct server *sv);

@@ -152,18 +152,22 @@ static void test_index_equals_map(void **state)
                                     .bytes = i % 1000,
                                     .expiry_sec = i % 3 ? 0 : i,
                                     .kind = i % 5 ? ENTRY_SET : ENTRY_DELETE };
+        struct index_record a;
+        struct index_record b;
+        int ra;
+        int rb;
         if (rng_chance(&rng, 1, 10)) {
-            tc->ops->drop(tc, (uint8_t *) key, n);
-            map->ops->drop(map, (uint8_t *) key, n);
+            ra = tc->ops->drop(tc, (uint8_t *) key, n, &a);
+            rb = map->ops->drop(map, (uint8_t *) key, n, &b);
         } else {
-            assert_int_equal(tc->ops->put(tc, (uint8_t *) key, n, &rec), 0);
-            assert_int_equal(map->ops->put(map, (uint8_t *) key, n, &rec), 0);
+            ra = tc->ops->put(tc, (uint8_t *) key, n, &rec, &a);
+            rb = map->ops->put(map, (uint8_t *) key, n, &rec, &b);
         }
+        assert_int_equal(ra, rb);
+        assert_true(ra == 0 || records_equal(&a, &b));
         if (i % 16 == 0) {
-            struct index_record a;
-            struct index_record b;
-            int ra = tc->ops->get(tc, (uint8_t *) key, n, &a);
-            int rb = map->ops->get(map, (uint8_t *) key, n, &b);
+            ra = tc->ops->get(tc, (uint8_t *) key, n, &a);
+            rb = map->ops->get(map, (uint8_t *) key, n, &b);
             assert_int_equal(ra, rb);
             assert_true(ra < 0 || records_equal(&a, &b));
         }
@@ -182,7 +186,7 @@ static void test_index_keeps_file_descriptors(void **state)
 
     (void) state;
     assert_int_equal(index_tc_open(NULL, 0, &first), 0);
-    assert_int_equal(first->ops->put(first, (uint8_t *) "a", 1, &rec), 0);
+    assert_int_equal(first->ops->put(first, (uint8_t *) "a", 1, &rec, &rec), 0);
     for (unsigned i = 0; i < 64; i++) { /* numbers of closed descriptors must not be mixed up */
         assert_int_equal(index_tc_open(NULL, (uint16_t) i, &x[i]), 0);
         assert_int_equal(x[i]->ops->count(x[i]), 0);
