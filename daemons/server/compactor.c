@@ -11,12 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The log may be this much of the live bytes, and the slack beside. */
-#define LOG_PER_LIVE_NUM 7
-#define LOG_PER_LIVE_DEN 5
-/* A segment with more live bytes than this is left alone: copying it gains nothing. */
-#define VICTIM_LIVE_PERCENT_MAX 90
-
 static void victim_begin(struct server *s);
 
 void compactor_count(struct server *s, const struct compaction_live *live)
@@ -30,50 +24,38 @@ void compactor_count(struct server *s, const struct compaction_live *live)
 
 /* ---- choosing ---- */
 
-struct candidate {
-    uint32_t number;
-    uint64_t bytes;
-    uint64_t live;
-};
-
-static int compare_live(const void *a, const void *b)
+/* Which stream a segment belongs to: those of this start by number, older ones by their head. */
+static struct compaction_file file_of(const struct server *s, const struct segment_size *z)
 {
-    const struct candidate *x = a;
-    const struct candidate *y = b;
+    struct compaction_file f = { .number = z->number, .bytes = z->bytes, .shards = s->n_shards };
 
-    return x->live != y->live ? (x->live < y->live ? -1 : 1) : (x->number < y->number ? -1 : 1);
+    if (z->number >= s->superblock.first_segment) {
+        f.shard = (z->number - s->superblock.first_segment) % s->n_shards;
+        return f;
+    }
+    for (size_t i = 0; i < s->segments.n; i++) {
+        if (s->segments.v[i].number == z->number) {
+            f.shard = s->segments.v[i].head.shard;
+            f.shards = s->segments.v[i].head.shards;
+        }
+    }
+    return f;
 }
 
-/* Segments wholly below X of both generations, fewest live bytes first, until the log is small
- * enough. */
 static void choose(struct server *s, const struct segment_size *sizes, size_t n)
 {
     struct compactor *c = &s->compactor;
-    uint32_t floor = MIN_OF(c->floor, c->floor_before);
-    _cleanup_free_ struct candidate *v = mem_alloc(n * sizeof(*v));
-    size_t n_candidates = 0;
-    uint64_t total = 0;
-    uint64_t live = 0;
+    _cleanup_free_ struct compaction_file *files = mem_alloc((n + 1) * sizeof(*files));
+    _cleanup_(wal_floor_free) struct wal_floor floor = { 0 };
 
     for (size_t i = 0; i < n; i++) {
-        uint64_t segment_live = compaction_live_bytes(&c->live, sizes[i].number);
-        total += sizes[i].bytes;
-        live += segment_live;
-        if (sizes[i].number < floor &&
-            segment_live * 100 <= sizes[i].bytes * VICTIM_LIVE_PERCENT_MAX) {
-            v[n_candidates++] = (struct candidate){ sizes[i].number, sizes[i].bytes, segment_live };
-        }
+        files[i] = file_of(s, &sizes[i]);
     }
-    if (n_candidates > 0) {
-        qsort(v, n_candidates, sizeof(*v), compare_live);
-    }
-    c->victims = mem_alloc(n_candidates * sizeof(*c->victims));
-    for (size_t i = 0; i < n_candidates && total > live / LOG_PER_LIVE_DEN * LOG_PER_LIVE_NUM +
-                                                       s->settings->compaction_slack_bytes;
-         i++) {
-        c->victims[c->n++] = v[i].number;
-        total -= MIN_OF(total, v[i].bytes - v[i].live);
-    }
+    wal_floor_copy(&c->floor, &floor);
+    wal_floor_lower(&floor, &c->floor_before);
+    c->victims = mem_alloc((n + 1) * sizeof(*c->victims));
+    c->n = compaction_choose(files, n, &floor, &c->live, s->settings->compaction_slack_bytes,
+                             c->victims);
 }
 
 /* ---- one victim after the other ---- */
@@ -165,11 +147,12 @@ void compactor_begin(struct server *s, const struct manifest *manifest)
     _cleanup_free_ struct segment_size *sizes = NULL;
     size_t n;
 
-    c->floor_before = c->floor;
-    if (c->floor == 0 && s->checkpoints.found) {
-        c->floor_before = manifest_lowest(&s->checkpoints.manifest).segment;
+    wal_floor_free(&c->floor_before);
+    if (c->floor.partitions == 0 && s->checkpoints.found) {
+        manifest_floor(&s->checkpoints.manifest, &c->floor);
     }
-    c->floor = manifest_lowest(manifest).segment;
+    c->floor_before = c->floor;
+    manifest_floor(manifest, &c->floor);
     if (c->running || segment_set_sizes(&s->segments, &sizes, &n) < 0) {
         return;
     }

@@ -64,7 +64,7 @@ int identity_open(struct server *s, struct io_error *error)
 {
     const char *dir = s->settings->data_dir;
     uint32_t highest;
-    uint32_t floor = 0;
+    _cleanup_(wal_floor_free) struct wal_floor floor = { 0 };
     int r;
 
     s->lock_fd = daemon_lock_dir(dir, error);
@@ -98,9 +98,9 @@ int identity_open(struct server *s, struct io_error *error)
             dir);
     }
     if (s->checkpoints.found && s->checkpoints.manifest.partitions == s->superblock.partitions) {
-        floor = manifest_lowest(&s->checkpoints.manifest).segment;
+        manifest_floor(&s->checkpoints.manifest, &floor);
     }
-    r = segment_set_check(&s->segments, floor, error);
+    r = segment_set_check(&s->segments, &floor, error);
     return r < 0 ? r : superblock_begin(s, error);
 }
 

@@ -339,6 +339,8 @@ static void stop(struct server *s)
     s->n_shards = 0;
     (void) loop_turn(s->loop, false); /* what the threads posted last */
     compaction_live_free(&s->compactor.live);
+    wal_floor_free(&s->compactor.floor);
+    wal_floor_free(&s->compactor.floor_before);
     manifest_free(&s->generation.manifest);
     listener_free(s->listener);
     identity_close(s);

@@ -34,9 +34,9 @@ struct compactor {
     int status; /* of the victim under way */
     uint64_t copied;
     uint64_t dropped;
-    struct compaction_live live; /* of the generation that was taken last */
-    uint32_t floor;              /* lowest segment that the last good generation needs */
-    uint32_t floor_before;       /* the one before it; 0: none */
+    struct compaction_live live;   /* of the generation that was taken last */
+    struct wal_floor floor;        /* of the last good generation */
+    struct wal_floor floor_before; /* of the one before it; empty: there is none */
 };
 
 struct server {

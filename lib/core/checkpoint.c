@@ -307,14 +307,11 @@ void manifest_free(struct manifest *m)
     *m = (struct manifest){ 0 };
 }
 
-struct position manifest_lowest(const struct manifest *m)
+void manifest_floor(const struct manifest *m, struct wal_floor *ret)
 {
-    struct position lowest = m->items[0].x;
-
-    for (uint32_t i = 1; i < m->partitions; i++) {
-        if (position_compare(m->items[i].x, lowest) < 0) {
-            lowest = m->items[i].x;
-        }
+    *ret = (struct wal_floor){ .partitions = m->partitions };
+    ret->segment = mem_alloc((m->partitions + 1) * sizeof(*ret->segment));
+    for (uint32_t i = 0; i < m->partitions; i++) {
+        ret->segment[i] = m->items[i].x.segment;
     }
-    return lowest;
 }

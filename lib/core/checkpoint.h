@@ -53,5 +53,5 @@ void manifest_encode(struct buf *b, const struct manifest *m);
 /* -EBADMSG. *ret is the caller's; manifest_free. */
 int manifest_decode(const uint8_t *p, size_t bytes, struct manifest *ret);
 void manifest_free(struct manifest *m);
-/* The lowest X of all: segments wholly before it are not needed for a replay. */
-struct position manifest_lowest(const struct manifest *m);
+/* Which segments are not needed for a replay behind this generation. *ret is the caller's. */
+void manifest_floor(const struct manifest *m, struct wal_floor *ret);

@@ -44,6 +44,58 @@ void compaction_live_free(struct compaction_live *l)
     *l = (struct compaction_live){ 0 };
 }
 
+/* ---- choosing ---- */
+
+struct candidate {
+    uint32_t number;
+    uint64_t bytes;
+    uint64_t live;
+};
+
+static int compare_live(const void *a, const void *b)
+{
+    const struct candidate *x = a;
+    const struct candidate *y = b;
+
+    return x->live != y->live ? (x->live < y->live ? -1 : 1) : (x->number < y->number ? -1 : 1);
+}
+
+bool compaction_may(const struct compaction_file *f, const struct wal_floor *floor)
+{
+    return f->number < wal_floor_of(floor, f->shard, f->shards);
+}
+
+size_t compaction_choose(const struct compaction_file *files, size_t n,
+                         const struct wal_floor *floor, const struct compaction_live *live,
+                         uint64_t slack_bytes, uint32_t *ret_victims)
+{
+    _cleanup_free_ struct candidate *v = mem_alloc((n + 1) * sizeof(*v));
+    size_t n_candidates = 0;
+    size_t n_victims = 0;
+    uint64_t total = 0;
+    uint64_t needed = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        uint64_t lives = compaction_live_bytes(live, files[i].number);
+        total += files[i].bytes;
+        needed += lives;
+        if (compaction_may(&files[i], floor) &&
+            lives * 100 <= files[i].bytes * COMPACTION_VICTIM_PERCENT_MAX) {
+            v[n_candidates++] = (struct candidate){ files[i].number, files[i].bytes, lives };
+        }
+    }
+    if (n_candidates > 0) {
+        qsort(v, n_candidates, sizeof(*v), compare_live);
+    }
+    while (n_victims < n_candidates &&
+           total > needed / 100 * COMPACTION_LOG_PERCENT + slack_bytes) {
+        ret_victims[n_victims] = v[n_victims].number;
+        total -= MIN_OF(total, v[n_victims].bytes - v[n_victims].live);
+        n_victims++;
+    }
+    return n_victims;
+}
+
 /* ---- one victim ---- */
 
 void compaction_free(struct shard *s)

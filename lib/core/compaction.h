@@ -13,6 +13,10 @@
 
 #define COMPACTION_SLICE_BYTES   (256u << 10) /* of the victim, read in one step */
 #define COMPACTION_BYTES_PER_SEC (32u << 20)  /* of the victim, at most */
+/* The log may be this much of the live bytes, and a slack beside. */
+#define COMPACTION_LOG_PERCENT 140
+/* A segment with more live bytes than this is left alone: copying it gains nothing. */
+#define COMPACTION_VICTIM_PERCENT_MAX 90
 #define COMPACTION_EXPIRED_USEC                                                                    \
     (UINT64_C(600) * UINT64_C(1000000)) /* a record is long expired after this */
 
@@ -27,3 +31,19 @@ void compaction_live_add(struct compaction_live *l, uint32_t segment, uint64_t b
 /* 0 for a segment that isn't there. */
 uint64_t compaction_live_bytes(const struct compaction_live *l, uint32_t segment);
 void compaction_live_free(struct compaction_live *l);
+
+/* A segment of the log, for the choice of victims. */
+struct compaction_file {
+    uint32_t number;
+    uint32_t shard; /* of `shards`: its stream */
+    uint32_t shards;
+    uint64_t bytes;
+};
+/* Is it wholly below X of every partition in it? */
+bool compaction_may(const struct compaction_file *f, const struct wal_floor *floor);
+/* Victims below the floor (of both generations): fewest live bytes first, until the log is no
+ * larger than COMPACTION_LOG_PERCENT of what lives in it and the slack. Returns how many; their
+ * numbers go to ret_victims, which has room for n. */
+size_t compaction_choose(const struct compaction_file *files, size_t n,
+                         const struct wal_floor *floor, const struct compaction_live *live,
+                         uint64_t slack_bytes, uint32_t *ret_victims);

@@ -509,8 +509,13 @@ int shard_replica_info(const struct shard *s, uint16_t partition, struct replica
         .commit = r->commit,
         .durable = te ? te->e.name : r->commit,
         .last = r->last,
+        .time_usec = r->time_usec,
+        .n_members = r->n_members,
         .digest = r->digest,
     };
+    for (unsigned i = 0; i < r->n_members; i++) {
+        ret->members[i] = r->members[i].server;
+    }
     return 0;
 }
 

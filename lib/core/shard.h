@@ -136,6 +136,9 @@ struct replica_info {
     struct name commit;
     struct name durable;
     struct name last;
+    uint64_t time_usec; /* partition time (R13) */
+    uint8_t n_members;
+    uint32_t members[REPLICAS_MAX]; /* of the newest view known here; the primary first */
     uint64_t digest; /* of the records that live without end: equal where commits are equal */
 };
 /* -ENOENT when the partition is not of this shard or never was here. */

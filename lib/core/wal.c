@@ -225,10 +225,44 @@ static size_t group_check(const struct wal_segment *s, size_t offset, struct gro
     return frames == ret_head->frames ? at : 0;
 }
 
+uint32_t wal_floor_of(const struct wal_floor *f, uint32_t shard, uint32_t shards)
+{
+    uint32_t lowest = f->partitions > 0 ? UINT32_MAX : 0;
+
+    for (uint32_t p = shard; p < f->partitions; p += shards) {
+        lowest = MIN_OF(lowest, f->segment[p]);
+    }
+    return lowest;
+}
+
+void wal_floor_copy(const struct wal_floor *f, struct wal_floor *ret)
+{
+    *ret = (struct wal_floor){ .partitions = f->partitions };
+    ret->segment = mem_alloc((f->partitions + 1) * sizeof(*ret->segment));
+    if (f->partitions > 0) {
+        memcpy(ret->segment, f->segment, f->partitions * sizeof(*ret->segment));
+    }
+}
+
+void wal_floor_lower(struct wal_floor *f, const struct wal_floor *other)
+{
+    f->partitions = MIN_OF(f->partitions, other->partitions);
+    for (uint32_t p = 0; p < f->partitions; p++) {
+        f->segment[p] = MIN_OF(f->segment[p], other->segment[p]);
+    }
+}
+
+void wal_floor_free(struct wal_floor *f)
+{
+    free(f->segment);
+    *f = (struct wal_floor){ 0 };
+}
+
 /* A stream: the segments of one shard in one start. */
 struct stream {
     uint64_t start;
     uint32_t shard;
+    uint32_t floor;
     struct position synced_end; /* highest that a group named */
     struct position end;        /* of its good groups, as far as looked at */
     struct position bad;        /* first place without a good group; segment 0: none yet */
@@ -239,19 +273,23 @@ struct checker {
     size_t n;
     struct stream *streams;
     size_t n_streams;
-    uint32_t floor;
+    const struct wal_floor *floor;
     struct segment_head newest; /* head of a segment of the newest start */
     struct wal_damage *ret_damage;
 };
 
-static struct stream *stream_find(struct checker *c, uint64_t start, uint32_t shard)
+static struct stream *stream_find(struct checker *c, const struct segment_head *h, uint32_t shard)
 {
     for (size_t i = 0; i < c->n_streams; i++) {
-        if (c->streams[i].start == start && c->streams[i].shard == shard) {
+        if (c->streams[i].start == h->start && c->streams[i].shard == shard) {
             return &c->streams[i];
         }
     }
-    c->streams[c->n_streams] = (struct stream){ .start = start, .shard = shard };
+    c->streams[c->n_streams] = (struct stream){
+        .start = h->start,
+        .shard = shard,
+        .floor = c->floor ? wal_floor_of(c->floor, shard, h->shards) : 0,
+    };
     return &c->streams[c->n_streams++];
 }
 
@@ -280,7 +318,7 @@ static int heads_read(struct checker *c)
             c->newest = s->head;
         }
         s->good_bytes = 0;
-        s->trusted = s->number < c->floor;
+        s->trusted = r == 0 && s->number < stream_find(c, &s->head, s->head.shard)->floor;
     }
     return 0;
 }
@@ -297,7 +335,7 @@ static void synced_end_raise(struct stream *st, const struct group_head *h)
  * place proves that it was no tear. */
 static void segment_scan(struct checker *c, struct wal_segment *s)
 {
-    struct stream *st = stream_find(c, s->head.start, s->head.shard);
+    struct stream *st = stream_find(c, &s->head, s->head.shard);
     struct group_head h;
     size_t n;
 
@@ -352,7 +390,7 @@ static int headless_judge(struct checker *c, const struct wal_segment *s)
     if (h->segment == 0) {
         return 0; /* nothing readable at all: a first start that never synced */
     }
-    st = stream_find(c, h->start, (s->number - h->first) % h->shards);
+    st = stream_find(c, h, (s->number - h->first) % h->shards);
     if (st->bad.segment == 0) {
         st->bad = at;
     }
@@ -362,9 +400,9 @@ static int headless_judge(struct checker *c, const struct wal_segment *s)
 /* Decides about the place where the stream's good groups end in this segment. */
 static int segment_judge(struct checker *c, struct wal_segment *s)
 {
-    struct stream *st = stream_find(c, s->head.start, s->head.shard);
+    struct stream *st = stream_find(c, &s->head, s->head.shard);
     struct position prev = s->head.prev_end;
-    bool gap = prev.segment >= c->floor && prev.segment != 0 &&
+    bool gap = prev.segment >= st->floor && prev.segment != 0 &&
                position_compare(prev, st->end) != 0 &&
                (prev.segment == st->end.segment || position_compare(prev, st->synced_end) > 0);
 
@@ -403,7 +441,8 @@ static int streams_judge(struct checker *c)
     return 0;
 }
 
-int wal_check(struct wal_segment *segments, size_t n, uint32_t floor, struct wal_damage *ret_damage)
+int wal_check(struct wal_segment *segments, size_t n, const struct wal_floor *floor,
+              struct wal_damage *ret_damage)
 {
     _cleanup_free_ struct stream *streams = mem_zalloc(2 * n, sizeof(*streams));
     struct checker c = { segments, n, streams, 0, floor, { 0 }, ret_damage };

@@ -107,11 +107,25 @@ struct wal_damage {
     const char *what; /* a sentence */
 };
 
+/* What a generation of checkpoints covers: by partition the segment in which its replay begins.
+ * Empty: nothing is covered. */
+struct wal_floor {
+    uint32_t partitions;
+    uint32_t *segment;
+};
+/* Segments of the streams that these shards write are covered below this number: a stream holds
+ * frames of the partitions p = shard (mod shards) only. */
+uint32_t wal_floor_of(const struct wal_floor *f, uint32_t shard, uint32_t shards);
+/* Takes the lower one of each partition; empty when one of them is. */
+void wal_floor_lower(struct wal_floor *f, const struct wal_floor *other);
+void wal_floor_copy(const struct wal_floor *f, struct wal_floor *ret);
+void wal_floor_free(struct wal_floor *f);
+
 /* Looks at all segments, sorted by number: finds the torn tail of the newest start's streams and
- * sets good_bytes of each. Segments below `floor` are covered by a checkpoint: they are trusted,
- * and may be missing. -EBADMSG with *ret_damage when something below a synced end is unreadable
- * (R15): nothing may be served from this log. */
-int wal_check(struct wal_segment *segments, size_t n, uint32_t floor,
+ * sets good_bytes of each. Segments below the floor of their stream are covered by a checkpoint:
+ * they are trusted, and may be missing. `floor` may be NULL. -EBADMSG with *ret_damage when
+ * something below a synced end is unreadable (R15): nothing may be served from this log. */
+int wal_check(struct wal_segment *segments, size_t n, const struct wal_floor *floor,
               struct wal_damage *ret_damage);
 
 /* A walk through the frames of a segment. Valid when zeroed: at its beginning. */

@@ -158,7 +158,8 @@ static int dir_sync(const char *dir)
     return r;
 }
 
-int segment_set_check(struct segment_set *set, uint32_t floor, struct io_error *error)
+int segment_set_check(struct segment_set *set, const struct wal_floor *floor,
+                      struct io_error *error)
 {
     struct wal_damage damage;
     size_t kept = 0;

@@ -20,9 +20,10 @@ struct segment_set {
 /* Finds and maps the segments, making the folder if needed. */
 int segment_set_open(struct segment_set *set, const char *data_dir, struct io_error *error);
 /* wal_check, then cuts torn tails, removes what never was durable, and makes the rest durable.
- * Segments below `floor` are covered by a checkpoint and not looked through. -EBADMSG: damage, with
- * a sentence; nothing was changed. */
-int segment_set_check(struct segment_set *set, uint32_t floor, struct io_error *error);
+ * Segments below the floor (may be NULL) are covered by a checkpoint and not looked through.
+ * -EBADMSG: damage, with a sentence; nothing was changed. */
+int segment_set_check(struct segment_set *set, const struct wal_floor *floor,
+                      struct io_error *error);
 /* Removes a segment's file, durably, and its mapping. Nobody may read it any more. */
 int segment_set_remove(struct segment_set *set, uint32_t number);
 /* Numbers and sizes of all segments that lie in the folder now, sorted; *ret is the caller's. */

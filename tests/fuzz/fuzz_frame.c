@@ -119,7 +119,7 @@ static void try_log(struct wal_segment *s, size_t n)
     struct wal_damage damage = { 0 };
     struct counts first = { 0 }, again = { 0 };
 
-    if (wal_check(s, n, 0, &damage) < 0) {
+    if (wal_check(s, n, NULL, &damage) < 0) {
         kumo_assert(damage.what);
         return;
     }
@@ -137,7 +137,7 @@ static void try_log(struct wal_segment *s, size_t n)
     }
     /* Heads that lie may contradict each other only now; honest ones are tried by test_wal_starts.
      */
-    for (size_t i = 0; wal_check(s, n, 0, &damage) == 0 && i < n; i++) {
+    for (size_t i = 0; wal_check(s, n, NULL, &damage) == 0 && i < n; i++) {
         kumo_assert(wal_walk(&s[i], count_frame, &again) == 0);
     }
     kumo_assert(first.frames >= again.frames);

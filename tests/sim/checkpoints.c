@@ -441,20 +441,18 @@ void checkpoints_open(struct sim *s, struct server *sv)
     }
 }
 
-uint32_t checkpoints_floor(const struct sim *s, const struct server *sv)
+void checkpoints_floor(const struct sim *s, const struct server *sv, struct wal_floor *ret)
 {
     const struct manifest *m = &sv->manifest;
-    struct position floor = { 0 };
+    uint32_t highest = 0;
 
-    if (m->items) {
-        floor = manifest_lowest(m);
+    manifest_floor(m, ret);
+    for (uint32_t i = 0; i < m->partitions; i++) {
+        highest = MAX_OF(highest, ret->segment[i]);
     }
     for (uint32_t i = 0; s->o->plant == PLANT_TRUST_TOO_MUCH && i < m->partitions; i++) {
-        if (position_compare(m->items[i].x, floor) > 0) {
-            floor = m->items[i].x;
-        }
+        ret->segment[i] = highest;
     }
-    return floor.segment;
 }
 
 void checkpoints_load(struct sim *s, struct shard_process *sp)
@@ -483,7 +481,7 @@ void checkpoints_load(struct sim *s, struct shard_process *sp)
 }
 
 int checkpoints_try(const struct server *sv, uint64_t generation, struct shard *shard,
-                    uint32_t *ret_floor)
+                    struct wal_floor *ret_floor)
 {
     struct manifest m = { 0 };
     int r = generation_check(sv, generation, &m);
@@ -492,7 +490,7 @@ int checkpoints_try(const struct server *sv, uint64_t generation, struct shard *
         r = checkpoint_load(shard, item_bytes(sv, &m, &m.items[p]), m.items[p].bytes);
     }
     if (r == 0) {
-        *ret_floor = manifest_lowest(&m).segment;
+        manifest_floor(&m, ret_floor);
     }
     manifest_free(&m);
     return r;

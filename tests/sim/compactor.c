@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { VICTIMS_MAX = 8, VICTIM_LIVE_PERCENT_MAX = 90 };
+enum { VICTIMS_MAX = 8 };
 
 static void victim_begin(struct sim *s, struct server *sv);
 
@@ -36,48 +36,47 @@ static void attic_put(struct server *sv, uint32_t number)
 
 /* ---- choosing ---- */
 
-struct candidate {
-    uint32_t number;
-    uint64_t order;
-};
-
-static int candidate_compare(const void *a, const void *b)
+/* Those that are allowed, in any order. */
+static size_t choose_any(struct sim *s, const struct compaction_file *files, size_t n,
+                         const struct wal_floor *floor, uint32_t *ret)
 {
-    const struct candidate *x = a;
-    const struct candidate *y = b;
+    size_t n_victims = 0;
 
-    return x->order != y->order ? (x->order < y->order ? -1 : 1)
-                                : (x->number > y->number) - (x->number < y->number);
+    for (size_t i = 0; i < n; i++) {
+        size_t j = rng_below(&s->rng, n_victims + 1);
+        if (compaction_may(&files[i], floor)) {
+            ret[n_victims] = ret[j];
+            ret[j] = files[i].number;
+            n_victims++;
+        }
+    }
+    return n_victims;
 }
 
 /* As the real server does, or any of those that are allowed. */
 static void choose(struct sim *s, struct server *sv)
 {
     struct compactor *c = &sv->compactor;
-    uint32_t floor = plant_floor(s, sv, MIN_OF(c->floor, c->floor_before));
-    struct candidate *v = mem_alloc((sv->disk.n + 1) * sizeof(*v));
-    uint64_t most = sim_chance(s, 1, 2) ? VICTIMS_MAX : sim_between(s, 1, VICTIMS_MAX);
-    bool by_live = sim_chance(s, 1, 2);
+    _cleanup_free_ struct compaction_file *files = mem_alloc((sv->disk.n + 1) * sizeof(*files));
+    _cleanup_(wal_floor_free) struct wal_floor floor = { 0 };
+    size_t most = sim_chance(s, 1, 2) ? VICTIMS_MAX : sim_between(s, 1, VICTIMS_MAX);
+    struct segment_head h;
     size_t n = 0;
 
+    wal_floor_copy(&c->floor, &floor);
+    wal_floor_lower(&floor, &c->floor_before);
+    plant_floor(s, sv, &floor);
     for (size_t i = 0; i < sv->disk.n; i++) {
-        const struct file *f = sv->disk.files[i];
-        uint64_t live = compaction_live_bytes(&c->live, f->number);
-        if (!f->exists || f->number >= floor ||
-            (by_live && live * 100 > buf_len(&f->cache) * VICTIM_LIVE_PERCENT_MAX)) {
-            continue;
+        struct file *f = sv->disk.files[i];
+        if (f->exists && segment_head_decode(buf_head(&f->cache), buf_len(&f->cache), &h) == 0) {
+            files[n++] =
+                (struct compaction_file){ f->number, h.shard, h.shards, buf_len(&f->cache) };
         }
-        v[n++] = (struct candidate){ f->number, by_live ? live : rng_u64(&s->rng) };
     }
-    if (n > 0) {
-        qsort(v, n, sizeof(*v), candidate_compare);
-    }
-    c->n = MIN_OF(n, (size_t) most);
-    c->victims = mem_alloc((c->n + 1) * sizeof(*c->victims));
-    for (size_t i = 0; i < c->n; i++) {
-        c->victims[i] = v[i].number;
-    }
-    free(v);
+    c->victims = mem_alloc((n + 1) * sizeof(*c->victims));
+    c->n = sim_chance(s, 1, 2) ? compaction_choose(files, n, &floor, &c->live, 0, c->victims)
+                               : choose_any(s, files, n, &floor, c->victims);
+    c->n = MIN_OF(c->n, most);
 }
 
 /* ---- a victim's end ---- */
@@ -278,11 +277,12 @@ void compactor_begin(struct sim *s, struct server *sv, const struct manifest *ma
 {
     struct compactor *c = &sv->compactor;
 
-    c->floor_before = c->floor;
-    if (c->floor == 0 && sv->manifest.items) {
-        c->floor_before = manifest_lowest(&sv->manifest).segment;
+    wal_floor_free(&c->floor_before);
+    if (c->floor.partitions == 0 && sv->manifest.items) {
+        manifest_floor(&sv->manifest, &c->floor);
     }
-    c->floor = manifest_lowest(manifest).segment;
+    c->floor_before = c->floor;
+    manifest_floor(manifest, &c->floor);
     if (c->running || s->setup.compaction_chance == 0 ||
         !sim_chance(s, s->setup.compaction_chance, 4)) {
         return;
@@ -301,5 +301,7 @@ void compactor_gone(struct server *sv)
 {
     free(sv->compactor.victims);
     compaction_live_free(&sv->compactor.live);
+    wal_floor_free(&sv->compactor.floor);
+    wal_floor_free(&sv->compactor.floor_before);
     sv->compactor = (struct compactor){ 0 };
 }

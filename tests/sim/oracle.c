@@ -311,7 +311,7 @@ static struct shard *scratch_make(struct sim *s, struct server *sv)
     struct wal_damage d;
     int r;
 
-    if (!scratch || wal_check(v, (size_t) n, 0, &d) < 0) {
+    if (!scratch || wal_check(v, (size_t) n, NULL, &d) < 0) {
         sim_fail(s, "server %u: the whole log can't be read beside generation %llu", sv->index + 1,
                  (llu) sv->good_generation);
         return scratch;
@@ -399,13 +399,13 @@ static void generation_try(struct sim *s, struct server *sv, uint64_t generation
     struct shard *scratch = scratch_new(s, sv);
     struct wal_damage d = { .what = "the generation is bad" };
     char when[80];
-    uint32_t floor;
+    _cleanup_(wal_floor_free) struct wal_floor floor = { 0 };
     int r = checkpoints_try(sv, generation, scratch, &floor);
 
     snprintf(when, sizeof(when), "in a start from generation %llu%s", (llu) generation,
              power ? " after a power loss" : "");
     if (r == 0) {
-        r = wal_check(v, (size_t) n, floor, &d);
+        r = wal_check(v, (size_t) n, &floor, &d);
     }
     for (int i = 0; i < n && r == 0; i++) {
         if (!v[i].trusted && v[i].good_bytes > 0) {

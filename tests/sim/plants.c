@@ -243,9 +243,12 @@ void plant_checkpoint_loading(struct sim *s, struct server *sv, const uint8_t **
 
 /* ---- compaction ---- */
 
-uint32_t plant_floor(struct sim *s, const struct server *sv, uint32_t floor)
+void plant_floor(struct sim *s, const struct server *sv, struct wal_floor *floor)
 {
-    return s->o->plant == PLANT_VICTIM_ABOVE_X ? sv->compactor.floor : floor;
+    if (s->o->plant == PLANT_VICTIM_ABOVE_X) {
+        wal_floor_free(floor);
+        wal_floor_copy(&sv->compactor.floor, floor);
+    }
 }
 
 /* Does no index point into the segment? Then it looks dead. */

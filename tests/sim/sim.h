@@ -121,8 +121,8 @@ struct generation {
 /* Victims of a compaction, one after the other. */
 struct compactor {
     bool running;
-    uint32_t floor;        /* lowest X of the newest generation… */
-    uint32_t floor_before; /* …and of the one before it */
+    struct wal_floor floor;        /* X of the newest generation… */
+    struct wal_floor floor_before; /* …and of the one before it; empty: there is none */
     struct compaction_live live;
     uint32_t *victims;
     size_t n;
@@ -502,14 +502,14 @@ void checkpoints_gone(struct server *sv);
 /* A start: chooses a generation. */
 void checkpoints_open(struct sim *s, struct server *sv);
 /* Segments below it are not looked through. */
-uint32_t checkpoints_floor(const struct sim *s, const struct server *sv);
+void checkpoints_floor(const struct sim *s, const struct server *sv, struct wal_floor *ret);
 /* …loads the shard's partitions from it. */
 void checkpoints_load(struct sim *s, struct shard_process *sp);
 void checkpoints_free(struct server *sv);
 
 /* Loads a generation into a shard that has every partition. -errno: it is no good one. */
 int checkpoints_try(const struct server *sv, uint64_t generation, struct shard *shard,
-                    uint32_t *ret_floor);
+                    struct wal_floor *ret_floor);
 
 /* ---- compactor.c ---- */
 
@@ -557,7 +557,7 @@ void plant_checkpoint_taken(struct sim *s, struct buf *b, size_t begin);
 void plant_checkpoint_loading(struct sim *s, struct server *sv, const uint8_t **p, size_t bytes,
                               struct buf *b);
 /* Segments below it may be compacted. */
-uint32_t plant_floor(struct sim *s, const struct server *sv, uint32_t floor);
+void plant_floor(struct sim *s, const struct server *sv, struct wal_floor *floor);
 /* What the shards said of a victim: 0: it may go. */
 int plant_victim_status(const struct sim *s, const struct server *sv, uint32_t victim, int status);
 /* A frame of the log at a start. True: it is passed over. */

@@ -118,13 +118,15 @@ static void replay(struct sim *s, struct server *sv)
 {
     _cleanup_free_ struct wal_segment *v = NULL;
     int n = server_segments(sv, false, &v);
+    _cleanup_(wal_floor_free) struct wal_floor floor = { 0 };
     struct wal_damage damage;
     struct replay r = { s, sv };
 
+    checkpoints_floor(s, sv, &floor);
     for (uint32_t i = 0; i < sv->n_shards && !s->failed; i++) {
         checkpoints_load(s, &sv->shards[i]);
     }
-    if (wal_check(v, (size_t) n, checkpoints_floor(s, sv), &damage) < 0) {
+    if (wal_check(v, (size_t) n, &floor, &damage) < 0) {
         sim_fail(s, "server %u, second look at its log: segment %u, offset %llu: %s",
                  sv->super.number, damage.segment, (unsigned long long) damage.offset, damage.what);
         return;
@@ -191,13 +193,15 @@ static void log_recovered(struct sim *s, struct event *e)
 static void log_recover(struct sim *s, struct server *sv)
 {
     _cleanup_free_ struct wal_segment *v = NULL;
+    _cleanup_(wal_floor_free) struct wal_floor floor = { 0 };
     struct wal_damage damage;
     int n;
 
     checkpoints_open(s, sv);
+    checkpoints_floor(s, sv, &floor);
     n = server_segments(sv, false, &v);
     sv->highest_segment = n > 0 ? v[n - 1].number : 0; /* also of files that are removed now */
-    if (wal_check(v, (size_t) n, checkpoints_floor(s, sv), &damage) < 0) {
+    if (wal_check(v, (size_t) n, &floor, &damage) < 0) {
         sim_fail(s, "server %u, after a mere crash: damage in segment %u, offset %llu: %s",
                  sv->super.number, damage.segment, (unsigned long long) damage.offset, damage.what);
         return;

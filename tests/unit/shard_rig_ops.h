@@ -77,7 +77,7 @@ static inline struct shard *rig_replay(struct rig_node *n)
                                             .data = n->files[i].data,
                                             .bytes = n->files[i].bytes };
     }
-    assert_int_equal(wal_check(segments, n->n_files, 0, &damage), 0);
+    assert_int_equal(wal_check(segments, n->n_files, NULL, &damage), 0);
     assert_int_equal(rig_shard_new(n, &replay.shard), 0);
     for (size_t i = 0; i < n->n_files; i++) {
         assert_int_equal(segments[i].good_bytes, n->files[i].bytes);

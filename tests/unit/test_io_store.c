@@ -254,7 +254,7 @@ static void rig_open(struct rig *r, enum sync_mode sync, uint64_t start)
                                   .partitions = 1,
                                   .first_segment = segment_set_highest(&r->set) + 1,
                                   .segment_bytes = 4096 };
-    assert_int_equal(segment_set_check(&r->set, 0, &error), 0);
+    assert_int_equal(segment_set_check(&r->set, NULL, &error), 0);
     wal_init(&r->wal, &o.wal);
     assert_int_equal(segment_writer_new(&o, &r->writer), 0);
 }
@@ -412,7 +412,7 @@ static void test_segments_rot_is_told_and_kept(void **state)
     flip_bit(path, SEGMENT_HEAD_BYTES + GROUP_HEAD_BYTES + FRAME_HEAD_BYTES + 3);
     assert_int_equal(stat(path, &before), 0);
     assert_int_equal(segment_set_open(&set, dir, &error), 0);
-    assert_int_equal(segment_set_check(&set, 0, &error), -EBADMSG);
+    assert_int_equal(segment_set_check(&set, NULL, &error), -EBADMSG);
     assert_non_null(strstr(error.text, "0000000001.seg"));
     segment_set_close(&set);
     assert_int_equal(stat(path, &after), 0);

@@ -354,7 +354,7 @@ static void test_reshard(void **state)
     segment.number = g->nodes[1].files[0].number;
     segment.data = g->nodes[1].files[0].data;
     segment.bytes = g->nodes[1].files[0].bytes;
-    assert_int_equal(wal_check(&segment, 1, 0, &damage), 0);
+    assert_int_equal(wal_check(&segment, 1, NULL, &damage), 0);
     for (uint32_t i = 0; i < 2; i++) {
         struct shard_options o = {
             .log = { .start = 2, .shards = 2, .shard = i, .partitions = 5, .first_segment = 2 },

@@ -308,7 +308,7 @@ static void check_checkpoint(struct world *w, uint32_t server)
             segments[i].data = n->files[i].data;
             segments[i].bytes = n->files[i].bytes;
         }
-        assert_int_equal(wal_check(segments, n->n_files, 0, &damage), 0);
+        assert_int_equal(wal_check(segments, n->n_files, NULL, &damage), 0);
         for (size_t i = 0; i < n->n_files; i++) {
             assert_int_equal(wal_walk(&segments[i], rig_replay_frame, &replay), 0);
         }

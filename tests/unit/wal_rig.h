@@ -165,7 +165,7 @@ static inline int image_read(struct log_image *g, struct log_walk *w, struct wal
         s[i].data = g->files[i].data.data;
         s[i].bytes = buf_len(&g->files[i].data);
     }
-    r = wal_check(s, n, 0, damage);
+    r = wal_check(s, n, NULL, damage);
     for (size_t i = 0; r == 0 && i < n; i++) {
         assert_true(s[i].good_bytes <= s[i].bytes);
         assert_int_equal(wal_walk(&s[i], log_walk_frame, w), 0);
