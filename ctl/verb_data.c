@@ -21,6 +21,9 @@ static int data_refused(const struct ctl *ctl, uint8_t code)
     case RESULT_NO_SPACE:
         return verb_error(ctl, "a server's disk is full; nothing was changed. Make room, and see: "
                                "kumoctl status");
+    case RESULT_DAMAGED:
+        return verb_error(ctl,
+                          "the record is damaged on the server's disk; its journal says where");
     case RESULT_UNKNOWN:
         return verb_error(ctl, "outcome unknown; read the key again: kumoctl get");
     case RESULT_REFUSED:

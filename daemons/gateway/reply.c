@@ -85,6 +85,8 @@ static const char *result_error(const struct result *res)
         return "outcome unknown; the write may have happened";
     case RESULT_REFUSED:
         return "the server refused the request; nothing was done";
+    case RESULT_DAMAGED:
+        return "the record is damaged on the server's disk; it can't be read";
     case RESULT_NO_SPACE:
         return "the server's disk is full; nothing was stored";
     default:

@@ -169,6 +169,13 @@ static void act(struct shard_thread *t, const struct action *a)
     case ACTION_COMPACTED:
         shard_compact_done(t, a);
         return;
+    case ACTION_DAMAGED:
+        log_ratelimit(
+            LOG_LEVEL_ERROR,
+            "partition %u: the record at byte %u of log segment %u can't be read: the disk "
+            "is damaged; stop the server and see: kumo-server --check",
+            a->damaged.partition, a->damaged.at.offset, a->damaged.at.segment);
+        return;
     case ACTION_LACKING:
         log_ratelimit(
             LOG_LEVEL_ERROR,

@@ -27,6 +27,8 @@ enum action_kind {
     ACTION_PEEK,       /* to asker: peek */
     ACTION_SEALED,     /* to the manager: sealed */
     ACTION_ACCUSE,     /* to the manager: partition `note` needs a new view */
+    ACTION_READ,      /* `bytes` at `at` of a segment, off the loop; then step SHARD_READ(number) */
+    ACTION_DAMAGED,   /* for the log: the record at `damaged` can't be read (R15) */
     ACTION_COMPACTED, /* the victim is not needed once all written so far is on the disk, or `error`
                        */
     ACTION_LACKING,   /* for the log: `server` lacks committed entries (note: from seq + 1 on) of a
@@ -64,6 +66,15 @@ struct action {
             uint64_t copied;  /* bytes */
             uint64_t dropped; /* records */
         } compacted;
+        struct {
+            uint64_t number;
+            struct position at;
+            size_t bytes;
+        } read;
+        struct {
+            struct position at;
+            uint16_t partition;
+        } damaged;
         const char *why;
     };
 };

@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "wire/mc_number.h"
 
+#include <errno.h>
 #include <string.h>
 
 uint64_t propose_op_hash(uint16_t partition, const struct op_id *op)
@@ -52,25 +53,60 @@ void propose_answer(struct shard *s, const struct waiter *w, const struct tail_e
 
 /* ---- finding records ---- */
 
-/* The committed entry that the index points at, alive or not. False: there is none, or it can't be
- * read (then the shard is halted). */
-static bool committed_entry(struct shard *s, struct replica *r, const uint8_t *key, size_t key_len,
-                            struct entry *ret)
-{
+/* What the index knows of a key, and the entry that it points at. */
+struct found {
     struct index_record rec;
-    const uint8_t *bytes;
+    struct entry e;
+};
 
-    if (r->index->ops->get(r->index, key, key_len, &rec) < 0 || rec.kind != ENTRY_SET) {
-        return false;
+/* The bytes where the index points: in memory, or read for this operation just now. */
+static int record_bytes(struct shard *s, const struct index_record *rec, const uint8_t **ret)
+{
+    const struct warm_record *w = &s->warm;
+
+    if (w->at.segment == 0 || position_compare(w->at, rec->at) != 0) {
+        return s->o.read(s->o.read_ctx, rec->at, rec->bytes, ret);
     }
-    bytes = s->o.read(s->o.read_ctx, rec.at, rec.bytes);
-    if (!bytes || entry_decode(bytes, rec.bytes, ret) < 0 ||
-        /* R15: rot is never served */ ret->key_len != key_len ||
-        memcmp(ret->key, key, key_len) != 0) {
-        shard_halt(s, "a record can't be read where the index points");
-        return false;
+    *ret = w->data;
+    return w->error < 0 ? w->error : w->bytes == rec->bytes ? 0 : -EBADMSG;
+}
+
+/* The committed entry of a key, alive or not. -ENOENT: there is none, or a tombstone; -EAGAIN: it
+ * is not in memory; -EBUSY: too many wait for the disk; -EBADMSG: it can't be read, and R15: rot is
+ * never served. */
+static int committed_entry(struct shard *s, const struct replica *r, const uint8_t *key,
+                           size_t key_len, struct found *ret)
+{
+    const uint8_t *bytes;
+    struct action *a;
+    int err;
+
+    if (r->index->ops->get(r->index, key, key_len, &ret->rec) < 0 || ret->rec.kind != ENTRY_SET) {
+        return -ENOENT;
     }
-    return true;
+    err = record_bytes(s, &ret->rec, &bytes);
+    if (err == -EAGAIN || err == -EBUSY) {
+        return err;
+    }
+    if (err == 0 && entry_decode(bytes, ret->rec.bytes, &ret->e) == 0 &&
+        ret->e.key_len == key_len && memcmp(ret->e.key, key, key_len) == 0) {
+        return 0;
+    }
+    a = actions_add(s->out, ACTION_DAMAGED);
+    a->damaged.at = ret->rec.at;
+    a->damaged.partition = r->partition;
+    return -EBADMSG;
+}
+
+/* The record can't be had now: the operation waits for it, or hears why not. */
+static void not_at_hand(struct shard *s, const struct replica *r, struct asker asker,
+                        const struct op *op, const struct found *f, int err)
+{
+    if (err == -EBADMSG) {
+        answer(s, asker, RESULT_DAMAGED);
+    } else if (err == -EBUSY || !parked_op(s, r, asker, op, &f->rec)) {
+        answer(s, asker, RESULT_BUSY);
+    }
 }
 
 static bool is_alive(const struct flush_mark *f, const struct entry *e, uint64_t now_usec)
@@ -79,32 +115,39 @@ static bool is_alive(const struct flush_mark *f, const struct entry *e, uint64_t
            !flush_covers(f, e->name.seq, e->time_usec, now_usec);
 }
 
+/* Does the outcome not depend on what is there? Then it need not be read. */
+static bool is_blind(const struct shard *s, const struct op *op)
+{
+    return op->code == OP_FLUSH || (op->code == OP_SET && op->value_len <= s->o.value_bytes_max);
+}
+
 /* The record as the operation finds it: committed state plus pending writes of the key and a
- * pending flush (R3). *ret_depends is the newest pending entry that made it so, or NULL. */
-static void record_find(struct shard *s, struct replica *r, const struct op *op, uint64_t now_usec,
-                        struct record *ret, struct tail_entry **ret_depends)
+ * pending flush (R3). *ret_depends is the newest pending entry that made it so, or NULL. Returns as
+ * committed_entry, but 0 when there is none. */
+static int record_find(struct shard *s, const struct replica *r, const struct op *op,
+                       uint64_t now_usec, struct record *ret, struct tail_entry **ret_depends,
+                       struct found *ret_found)
 {
     struct tail_entry *pending = replica_pending(s, r, op->key, op->key_len);
-    struct entry e;
-    bool found = true;
+    const struct entry *e = pending ? &pending->e : &ret_found->e;
+    int err = pending ? 0 : committed_entry(s, r, op->key, op->key_len, ret_found);
 
-    if (pending) {
-        e = pending->e;
-    } else {
-        found = committed_entry(s, r, op->key, op->key_len, &e);
+    if (err < 0 && err != -ENOENT) {
+        return err;
     }
-    *ret = (struct record){ .exists = found && is_alive(&r->flush_pending, &e, now_usec) };
+    *ret = (struct record){ .exists = err == 0 && is_alive(&r->flush_pending, e, now_usec) };
     if (ret->exists) {
-        ret->flags = e.flags;
-        ret->expiry_sec = e.expiry_sec;
-        ret->cas = e.cas;
-        ret->value = e.value;
-        ret->value_len = e.value_len;
+        ret->flags = e->flags;
+        ret->expiry_sec = e->expiry_sec;
+        ret->cas = e->cas;
+        ret->value = e->value;
+        ret->value_len = e->value_len;
     }
     *ret_depends = pending;
     if (r->pending_flush && (!pending || r->pending_flush->e.name.seq > pending->e.name.seq)) {
         *ret_depends = r->pending_flush;
     }
+    return 0;
 }
 
 /* ---- proposing ---- */
@@ -180,12 +223,13 @@ static void evaluate(struct shard *s, struct replica *r, struct asker asker, con
     uint64_t now_usec = replica_now(s, r);
     struct tail_entry *depends = NULL;
     struct record rec = { 0 };
+    struct found found;
     struct outcome o;
+    int err;
 
-    if (op->code != OP_FLUSH) {
-        record_find(s, r, op, now_usec, &rec, &depends);
-    }
-    if (s->halted) {
+    err = is_blind(s, op) ? 0 : record_find(s, r, op, now_usec, &rec, &depends, &found);
+    if (err < 0) {
+        not_at_hand(s, r, asker, op, &found, err);
         return;
     }
     operation_evaluate(op, &rec, now_usec, s->o.value_bytes_max, &o);
@@ -203,13 +247,16 @@ static void evaluate(struct shard *s, struct replica *r, struct asker asker, con
 static void answer_again(struct shard *s, struct replica *r, struct asker asker,
                          const struct op *op, const struct session_answer *before)
 {
-    struct entry e;
+    struct found found;
     struct result *res;
+    int err;
 
     if (before->code == RESULT_VALUE) {
-        /* Only while the record is still the one that the operation made. */
-        if (committed_entry(s, r, op->key, op->key_len, &e) && name_equal(e.name, before->at)) {
-            answer_value(s, asker, &e);
+        err = committed_entry(s, r, op->key, op->key_len, &found);
+        if (err < 0 && err != -ENOENT) {
+            not_at_hand(s, r, asker, op, &found, err);
+        } else if (err == 0 && name_equal(found.e.name, before->at)) {
+            answer_value(s, asker, &found.e); /* it is still the one that the operation made */
         } else {
             answer(s, asker, RESULT_UNKNOWN);
         }
@@ -282,16 +329,19 @@ static bool read_pending(struct shard *s, struct replica *r, struct asker asker,
 static void read_record(struct shard *s, struct replica *r, struct asker asker, const struct op *op)
 {
     uint64_t now_usec = replica_now(s, r);
-    struct entry e;
+    struct found found;
+    int err = committed_entry(s, r, op->key, op->key_len, &found);
 
-    if (!committed_entry(s, r, op->key, op->key_len, &e)) {
-        if (!s->halted) {
-            answer(s, asker, RESULT_NOT_FOUND);
-        }
+    if (err == -ENOENT) {
+        answer(s, asker, RESULT_NOT_FOUND);
         return;
     }
-    if (is_alive(&r->flush, &e, now_usec)) {
-        answer_value(s, asker, &e);
+    if (err < 0) {
+        not_at_hand(s, r, asker, op, &found, err);
+        return;
+    }
+    if (is_alive(&r->flush, &found.e, now_usec)) {
+        answer_value(s, asker, &found.e);
         return;
     }
     if (read_pending(s, r, asker, op, now_usec)) {
@@ -338,16 +388,20 @@ void propose_peek(struct shard *s, struct replica *r, struct asker asker, const 
         .last = r->last,
     };
     struct action *a;
-    struct entry e;
+    struct found f;
+    int err = committed_entry(s, r, key, key_len, &f);
 
-    if (committed_entry(s, r, key, key_len, &e) && is_alive(&r->flush, &e, replica_now(s, r))) {
+    if (err == -EAGAIN && parked_peek(s, r, asker, key, key_len, &f.rec)) {
+        return;
+    }
+    if (err == 0 && is_alive(&r->flush, &f.e, replica_now(s, r))) {
         peek.found = true;
-        peek.record = e.name;
-        peek.flags = e.flags;
-        peek.expiry_sec = e.expiry_sec;
-        peek.cas = e.cas;
-        peek.value = e.value;
-        peek.value_len = e.value_len;
+        peek.record = f.e.name;
+        peek.flags = f.e.flags;
+        peek.expiry_sec = f.e.expiry_sec;
+        peek.cas = f.e.cas;
+        peek.value = f.e.value;
+        peek.value_len = f.e.value_len;
     }
     a = actions_add(s->out, ACTION_PEEK);
     a->peek.asker = asker;

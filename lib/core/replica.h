@@ -114,6 +114,14 @@ struct compaction {
     uint64_t dropped;
 };
 
+/* The record of a parked operation, as it was read, or why it was not. */
+struct warm_record {
+    struct position at; /* segment 0: there is none */
+    const uint8_t *data;
+    size_t bytes;
+    int error;
+};
+
 struct shard {
     struct shard_options o;
     struct wal log;
@@ -133,6 +141,10 @@ struct shard {
     struct list sealing;
     struct list graveyard;
     struct list free_waiters;
+    struct map parked; /* operations that wait for the disk: parked.c */
+    uint64_t parked_bytes;
+    uint64_t parked_number;
+    struct warm_record warm; /* what was read for the operation that begins anew in this step */
     struct buf scratch;
     uint64_t commits_usec; /* when commits were noted and told last */
     bool commits_due;
@@ -232,6 +244,16 @@ int compaction_replay_copy(struct shard *s, struct replica *r, const struct fram
 int compaction_replay_gone(struct replica *r, const struct frame *f);
 /* Notes the replica's commit in the log now, if that is owed. */
 void shard_note_commit(struct shard *s, struct replica *r);
+
+/* ---- parked.c: operations that wait for the disk ---- */
+
+/* Keep the operation, and ask for the record. False: too many wait. */
+bool parked_op(struct shard *s, const struct replica *r, struct asker asker, const struct op *op,
+               const struct index_record *rec);
+bool parked_peek(struct shard *s, const struct replica *r, struct asker asker, const uint8_t *key,
+                 size_t key_len, const struct index_record *rec);
+void parked_read(struct shard *s, const struct shard_read *read);
+void parked_free(struct shard *s);
 
 /* ---- propose.c: operations ---- */
 

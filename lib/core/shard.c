@@ -70,6 +70,7 @@ struct shard *shard_free(struct shard *s)
     }
     graveyard_empty(s);
     compaction_free(s);
+    parked_free(s);
     while (!list_empty(&s->free_waiters)) {
         struct waiter *w = LIST_ENTRY(s->free_waiters.next, struct waiter, link);
         list_remove(&w->link);
@@ -459,6 +460,9 @@ void shard_step(struct shard *s, const struct shard_clock *now, const struct sha
     case SHARD_WRITTEN:
         wal_written(&s->log, e->group);
         synced(s);
+        break;
+    case SHARD_READ:
+        parked_read(s, &e->read);
         break;
     case SHARD_COMPACT:
         compaction_begin(s, &e->victim);

@@ -18,6 +18,8 @@
 /* Limits, each with a refusal of its own (RESULT_BUSY). */
 #define TAIL_ENTRIES_MAX 8192                  /* uncommitted entries of one partition */
 #define TAIL_BYTES_MAX   (UINT64_C(128) << 20) /* uncommitted bytes of one shard */
+#define PARKED_OPS_MAX   4096                  /* operations of one shard that wait for the disk */
+#define PARKED_BYTES_MAX (UINT64_C(64) << 20)  /* and their keys and values */
 
 /* Rhythms of SHARD_TICK's work, microseconds. */
 #define SHARD_TICK_USEC   50000   /* how often the owner should tick */
@@ -31,9 +33,9 @@ struct shard_options {
     size_t value_bytes_max;
     index_open_fn index_open;
     void *index_ctx;
-    /* The bytes of a committed entry of this server's log. They stay readable until the next step.
-     * NULL: they can't be read (the process should stop). */
-    const uint8_t *(*read)(void *ctx, struct position at, size_t bytes);
+    /* The bytes of a committed entry of this server's log; they stay readable until the next step.
+     * -EAGAIN: they are not in memory, ask by ACTION_READ; another -errno: they can't be read. */
+    int (*read)(void *ctx, struct position at, size_t bytes, const uint8_t **ret);
     void *read_ctx;
 };
 
@@ -59,11 +61,19 @@ enum shard_event_kind {
     SHARD_SYNCED,    /* everything up to `group` is on the disk */
     SHARD_WRITTEN,   /* everything up to `group` is written, which counts as durable (sync interval,
                         os) */
+    SHARD_READ,      /* read: what an ACTION_READ asked for */
     SHARD_COMPACT,   /* victim: begin to copy what is needed of it (core/compaction.h) */
     SHARD_TICK,
     SHARD_TURN_END,
     _SHARD_EVENT_KIND_MAX,
     _SHARD_EVENT_KIND_INVALID = -22,
+};
+
+struct shard_read {
+    uint64_t number;     /* the action's */
+    int error;           /* 0; -EBUSY: not tried, too many wait; else it can't be read */
+    const uint8_t *data; /* valid until the step's actions were carried out */
+    size_t bytes;
 };
 
 struct shard_event {
@@ -85,6 +95,7 @@ struct shard_event {
         struct msg_commit commit;
         uint64_t clock_usec;
         uint64_t group;
+        struct shard_read read;
         struct wal_segment victim; /* its data stays until ACTION_COMPACTED */
     };
 };

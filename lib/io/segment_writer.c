@@ -382,21 +382,26 @@ void segment_writer_forget(struct segment_writer *w, uint32_t number)
     }
 }
 
-const uint8_t *segment_writer_read(void *ctx, struct position at, size_t bytes)
+int segment_writer_read(void *ctx, struct position at, size_t bytes, const uint8_t **ret)
 {
     const struct segment_writer *w = ctx;
     const struct own_segment *s;
     size_t i;
 
     if (at.segment < w->o.wal.first_segment) {
-        return set_read(w->o.set, at, bytes);
+        *ret = set_read(w->o.set, at, bytes);
+        return *ret ? 0 : -ENOENT;
     }
     i = (at.segment - w->o.wal.first_segment) / w->o.wal.shards;
     if (i >= w->n_own || own_number(w, i) != at.segment) {
-        return NULL;
+        return -ENOENT;
     }
     s = &w->own[i];
-    return s->map && at.offset + bytes <= s->bytes ? s->map + at.offset : NULL;
+    if (!s->map || at.offset + bytes > s->bytes) {
+        return -ENOENT;
+    }
+    *ret = s->map + at.offset;
+    return 0;
 }
 
 /* ---- making and unmaking ---- */

@@ -81,4 +81,4 @@ int segment_writer_get(const struct segment_writer *w, uint32_t number, struct w
 void segment_writer_forget(struct segment_writer *w, uint32_t number);
 
 /* The shard_options.read of this writer and its set; ctx is the writer. */
-const uint8_t *segment_writer_read(void *ctx, struct position at, size_t bytes);
+int segment_writer_read(void *ctx, struct position at, size_t bytes, const uint8_t **ret);

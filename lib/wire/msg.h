@@ -209,6 +209,7 @@ enum result_code {
     RESULT_UNKNOWN,     /* "outcome unknown" (R12): the operation may have happened, long ago */
     RESULT_REFUSED,     /* it can't be done here, a retry won't help: unknown session, malformed */
     RESULT_NO_SPACE,    /* disk full */
+    RESULT_DAMAGED,     /* the record can't be read from the disk */
     _RESULT_CODE_MAX,
     _RESULT_CODE_INVALID = -22,
 };

@@ -27,6 +27,7 @@ static bool op_is_void(const struct lin_op *o)
     case RESULT_BUSY:
     case RESULT_REFUSED:
     case RESULT_NO_SPACE:
+    case RESULT_DAMAGED:
         return true;
     default:
         return o->ret == LIN_NEVER && lin_is_read(o->code);

@@ -90,6 +90,7 @@ static void counts_print(const char *what, const struct counts *c)
            what, (unsigned long long) c->victims, (unsigned long long) c->resurrected,
            (unsigned long long) c->refused, (unsigned long long) c->copied,
            (unsigned long long) c->dropped);
+    printf("%s: %llu records read off the loop\n", what, (unsigned long long) c->cold);
     printf("%s: %llu events, %llu messages (%llu lost), %llu configurations of histories\n", what,
            (unsigned long long) c->events, (unsigned long long) c->messages,
            (unsigned long long) c->messages_lost, (unsigned long long) c->configurations);

@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #define TURN_MAX_USEC 300 /* what arrives within it becomes one write */
@@ -248,6 +249,34 @@ static void act_peer(struct sim *s, struct shard_process *sp, const struct actio
     }
 }
 
+/* ---- cold reads ---- */
+
+static void cold_read(struct sim *s, struct event *e)
+{
+    struct shard_process *sp = e->who;
+    const struct action *a = e->data;
+    struct shard_event read = { .kind = SHARD_READ };
+
+    read.read.number = a->read.number;
+    read.read.bytes = a->read.bytes;
+    read.read.data = server_read(sp->server, a->read.at, a->read.bytes);
+    read.read.error = read.read.data ? 0 : -ENOENT; /* compacted meanwhile */
+    if (sim_chance(s, 1, 50)) {
+        read.read.error = -EBUSY;
+    }
+    s->counts.cold++;
+    shard_run(s, sp, &read);
+}
+
+static void act_read(struct sim *s, struct shard_process *sp, const struct action *a)
+{
+    struct action *kept = mem_alloc(sizeof(*kept));
+
+    *kept = *a;
+    sim_after(s, sim_between(s, 50, sim_chance(s, 1, 8) ? 500 * USEC_PER_MSEC : 20000),
+              &sp->server->process, cold_read, sp, 0, kept);
+}
+
 static void act(struct sim *s, struct shard_process *sp, const struct action *a)
 {
     switch (a->kind) {
@@ -273,6 +302,14 @@ static void act(struct sim *s, struct shard_process *sp, const struct action *a)
         return;
     case ACTION_COMPACTED:
         compactor_shard_done(s, sp, a);
+        return;
+    case ACTION_READ:
+        act_read(s, sp, a);
+        return;
+    case ACTION_DAMAGED:
+        sim_fail(s, "server %u: the record at %u:%u of partition %u can't be read",
+                 sp->server->super.number, a->damaged.at.segment, a->damaged.at.offset,
+                 a->damaged.partition);
         return;
     case ACTION_LACKING:
         sim_fail(s, "server %u lacks committed entries of partition %u above %llu", a->server,

@@ -145,6 +145,7 @@ struct superblock {
 enum server_life { LIFE_OFF, LIFE_STARTING, LIFE_REGISTERING, LIFE_ACCEPTING, LIFE_RUNNING };
 
 struct server {
+    struct sim *sim;
     struct process process;
     uint32_t index;
     uint8_t id[UUID_BYTES];
@@ -341,6 +342,7 @@ struct setup {
     uint64_t think_max_usec;
     uint64_t checkpoint_usec;       /* mean time between two generations; 0: only at clean stops */
     uint64_t checkpoint_pause_usec; /* at most, between two partitions */
+    uint64_t cold_chance;           /* of 4: a record is not in memory */
     uint64_t compaction_chance;     /* of 4, after a generation; 0: never */
     bool compaction_crashes;
     bool damage; /* some generations are damaged */
@@ -365,6 +367,7 @@ struct counts {
     uint64_t faults[_FAULT_MAX];
     uint64_t entries;
     uint64_t resends;
+    uint64_t cold; /* records read off the loop */
     uint64_t messages;
     uint64_t messages_lost;
     uint64_t configurations; /* of the histories' check */

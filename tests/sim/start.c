@@ -55,9 +55,15 @@ const uint8_t *server_read(const struct server *sv, struct position at, size_t b
     return disk_read(early ? &sv->attic : &sv->disk, at, bytes);
 }
 
-static const uint8_t *log_read(void *ctx, struct position at, size_t bytes)
+static int log_read(void *ctx, struct position at, size_t bytes, const uint8_t **ret)
 {
-    return server_read(ctx, at, bytes);
+    struct server *sv = ctx;
+
+    *ret = server_read(sv, at, bytes);
+    if (sv->sim->setup.cold_chance > 0 && sim_chance(sv->sim, sv->sim->setup.cold_chance, 4)) {
+        return -EAGAIN;
+    }
+    return *ret ? 0 : -ENOENT;
 }
 
 void server_shard_options(struct sim *s, struct server *sv, uint32_t shard, uint32_t shards,
@@ -377,6 +383,7 @@ void server_init(struct sim *s, uint32_t index)
 {
     struct server *sv = &s->servers[index];
 
+    sv->sim = s;
     sv->index = index;
     sv->process.name = "server";
     for (unsigned i = 0; i < UUID_BYTES; i++) {

@@ -26,6 +26,7 @@
 #define RIG_SEGMENT_BYTES (1u << 16)
 #define RIG_MSGS_MAX      65536
 #define RIG_ANSWERS_MAX   32768
+#define RIG_READS_MAX     (PARKED_OPS_MAX + 1)
 #define RIG_VALUE_MAX     1024
 #define RIG_T0_USEC       UINT64_C(1700000000000000)
 
@@ -63,6 +64,10 @@ struct rig_node {
     uint64_t start;
     int64_t clock_skew_usec;
     const char *halted;
+    bool cold; /* no record is in memory: all are read by ACTION_READ */
+    struct action reads[RIG_READS_MAX];
+    size_t n_reads;
+    unsigned damaged;
     unsigned accuses;
     struct msg_at accused;
     unsigned lacking;
@@ -83,16 +88,17 @@ struct rig {
     uint64_t next_id;
 };
 
-static inline const uint8_t *rig_read(void *ctx, struct position at, size_t bytes)
+static inline int rig_read(void *ctx, struct position at, size_t bytes, const uint8_t **ret)
 {
     struct rig_node *n = ctx;
 
     for (size_t i = 0; i < n->n_files; i++) {
         if (n->files[i].number == at.segment && at.offset + bytes <= n->files[i].bytes) {
-            return n->files[i].data + at.offset;
+            *ret = n->files[i].data + at.offset;
+            return n->cold ? -EAGAIN : 0;
         }
     }
-    return NULL;
+    return -ENOENT;
 }
 
 /* ---- actions ---- */
@@ -193,6 +199,13 @@ static inline void rig_act(struct rig_node *n, const struct action *a)
     case ACTION_ACCUSE:
         n->accused = a->note;
         n->accuses++;
+        return;
+    case ACTION_READ:
+        assert_true(n->n_reads < RIG_READS_MAX);
+        n->reads[n->n_reads++] = *a;
+        return;
+    case ACTION_DAMAGED:
+        n->damaged++;
         return;
     case ACTION_LACKING:
         n->lacking++;

@@ -321,6 +321,7 @@ static void test_segments_write_sync_read(void **state)
     struct position at[500];
     struct rig r;
     uint64_t group = 0;
+    const uint8_t *p = NULL;
 
     (void) state;
     rig_open(&r, SYNC_ALWAYS, 1);
@@ -335,18 +336,19 @@ static void test_segments_write_sync_read(void **state)
     wait_synced(&r, group);
     assert_true(at[499].segment > at[0].segment); /* it rolled */
     for (unsigned i = 0; i < 500; i++) {
-        const uint8_t *p = segment_writer_read(r.writer, at[i], FRAME_COMMIT_BYTES);
-        assert_non_null(p);
+        assert_int_equal(segment_writer_read(r.writer, at[i], FRAME_COMMIT_BYTES, &p), 0);
         assert_int_equal(p[0] | p[1] << 8, i + 1);
     }
-    assert_null(segment_writer_read(r.writer, (struct position){ 9999, 0 }, 1));
-    assert_null(segment_writer_read(r.writer, (struct position){ at[499].segment, 4000 }, 4000));
+    assert_int_equal(segment_writer_read(r.writer, (struct position){ 9999, 0 }, 1, &p), -ENOENT);
+    assert_int_equal(
+        segment_writer_read(r.writer, (struct position){ at[499].segment, 4000 }, 4000, &p),
+        -ENOENT);
     rig_close(&r);
 
     rig_open(&r, SYNC_ALWAYS, 2); /* a second start finds it all, and reads it at its places */
     assert_int_equal(replay_count(&r), 500);
     for (unsigned i = 0; i < 500; i++) {
-        assert_non_null(segment_writer_read(r.writer, at[i], FRAME_COMMIT_BYTES));
+        assert_int_equal(segment_writer_read(r.writer, at[i], FRAME_COMMIT_BYTES, &p), 0);
     }
     rig_close(&r);
 }
