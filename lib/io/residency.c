@@ -1,0 +1,81 @@
+#include "io/residency.h"
+
+#include "base/assert.h"
+#include "base/cleanup.h"
+#include "base/mem.h"
+
+#include <sys/mman.h>
+
+#define PAGE_BYTES   4096
+#define REGION_PAGES (RESIDENCY_REGION_BYTES / PAGE_BYTES)
+
+/* What was found when a region was looked at as a whole. */
+struct region {
+    uintptr_t at; /* its first byte; 0: nothing is known */
+    uint64_t seen_usec;
+    bool is_hot; /* all of its pages were there */
+};
+
+/* Regions that share a place forget each other. */
+struct residency {
+    struct region regions[RESIDENCY_REGIONS_MAX];
+};
+
+struct residency *residency_new(void)
+{
+    return mem_zalloc(1, sizeof(struct residency));
+}
+
+struct residency *residency_free(struct residency *r)
+{
+    free(r);
+    return NULL;
+}
+
+/* Asks the kernel. What is not mapped is not there. */
+static bool pages_are(uintptr_t p, size_t bytes)
+{
+    unsigned char pages[REGION_PAGES];
+    uintptr_t from = p / PAGE_BYTES * PAGE_BYTES;
+    size_t n = (p + bytes - from + PAGE_BYTES - 1) / PAGE_BYTES;
+
+    kumo_assert(n <= REGION_PAGES);
+    if (mincore((void *) from, p + bytes - from, pages) < 0) {
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (!(pages[i] & 1)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool region_is_hot(struct residency *r, uintptr_t at, size_t bytes, uint64_t now_usec)
+{
+    struct region *g = &r->regions[at / RESIDENCY_REGION_BYTES % RESIDENCY_REGIONS_MAX];
+
+    if (g->at != at || now_usec - g->seen_usec >= RESIDENCY_TRUST_USEC) {
+        *g = (struct region){ .at = at, .seen_usec = now_usec, .is_hot = pages_are(at, bytes) };
+    }
+    return g->is_hot;
+}
+
+bool residency_is(struct residency *r, const uint8_t *file, size_t file_bytes, size_t offset,
+                  size_t bytes, uint64_t now_usec)
+{
+    uintptr_t base = (uintptr_t) file;
+    size_t end = offset + bytes;
+
+    kumo_assert(end <= file_bytes);
+    while (offset < end) {
+        size_t region = offset / RESIDENCY_REGION_BYTES * RESIDENCY_REGION_BYTES;
+        size_t next = MIN_OF(region + RESIDENCY_REGION_BYTES, file_bytes);
+        if (!region_is_hot(r, base + region, next - region, now_usec) &&
+            !pages_are(base + offset, MIN_OF(next, end) - offset)) {
+            return false;
+        }
+        offset = next;
+    }
+    return true;
+}
