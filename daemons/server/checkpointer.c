@@ -1,5 +1,6 @@
 /* Generations of checkpoints: begun when enough log was written and at a clean stop, published when
  * every shard has written its part and synced its log through every X in it. */
+#include "io/clock.h"
 #include "io/log.h"
 #include "server_private.h"
 
@@ -9,6 +10,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* After a generation that failed, and between two on a full disk. */
+#define RETRY_USEC (UINT64_C(10) * 1000000)
 
 static uint64_t log_bytes(const struct server *s)
 {
@@ -43,6 +47,7 @@ static void generation_begin(struct server *s)
         g->good = s->checkpoints.manifest.generation;
     }
     g->log_bytes = log_bytes(s);
+    g->began_usec = clock_boot_usec();
     g->manifest =
         (struct manifest){ .generation = g->number, .partitions = s->superblock.partitions };
     g->manifest.items = mem_zalloc(g->manifest.partitions, sizeof(*g->manifest.items));
@@ -61,11 +66,22 @@ static void on_discarded(void *ctx, int status)
     generation_end(ctx);
 }
 
+static uint64_t bytes_of(const struct manifest *m)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < m->partitions; i++) {
+        bytes += m->items[i].bytes;
+    }
+    return bytes;
+}
+
 static void on_published(void *ctx, int status)
 {
     struct server *s = ctx;
 
     if (status < 0) {
+        s->generation.retry_usec = clock_boot_usec() + RETRY_USEC;
         log_error("checkpoint generation %llu could not be written: %s; the log keeps everything",
                   (unsigned long long) s->generation.number, strerror(-status));
         checkpoint_writer_discard(s->checkpoint_writer, s->generation.number, s->loop, on_discarded,
@@ -73,6 +89,7 @@ static void on_published(void *ctx, int status)
         return;
     }
     s->generation.good = s->generation.number;
+    s->generation.bytes = bytes_of(&s->generation.manifest);
     if (!s->generation.last) {
         compactor_begin(s, &s->generation.manifest);
     }
@@ -110,12 +127,18 @@ void checkpointer_shard_done(void *ctx, const struct shard_generation *part)
 
 bool checkpointer_is_due(const struct server *s)
 {
-    return log_bytes(s) - s->generation.log_bytes >= s->settings->checkpoint_log_bytes;
+    uint64_t written = log_bytes(s) - s->generation.log_bytes;
+
+    /* On a full disk sooner: compaction begins behind it. */
+    return written >= s->settings->checkpoint_log_bytes ||
+           (s->room.level != SPACE_ROOM && written > 0 &&
+            clock_boot_usec() - s->generation.began_usec >= RETRY_USEC);
 }
 
 void checkpointer_tick(struct server *s)
 {
-    if (s->serving && !s->generation.running && !s->compactor.running && checkpointer_is_due(s)) {
+    if (s->serving && !s->generation.running && !s->compactor.running && checkpointer_is_due(s) &&
+        clock_boot_usec() >= s->generation.retry_usec) {
         generation_begin(s);
     }
 }

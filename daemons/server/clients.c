@@ -66,7 +66,7 @@ void clients_result(struct shard_thread *t, const struct action *a)
         list_push_back(&t->dirty_clients, &c->dirty);
     }
     if (buf_len(&c->results.items) >= GATHER_BYTES_MAX) {
-        gather_send(&c->results, c->rpc, MSG_RESULTS, false);
+        gather_send(&c->results, c->rpc, MSG_RESULTS, NULL);
     }
 }
 
@@ -94,7 +94,7 @@ void clients_flush(struct shard_thread *t)
         struct client *c = LIST_ENTRY(i, struct client, dirty);
         list_remove(i);
         if (c->results.n > 0) {
-            gather_send(&c->results, c->rpc, MSG_RESULTS, false);
+            gather_send(&c->results, c->rpc, MSG_RESULTS, NULL);
         }
         if (!c->paused && rpc_out_full(c->rpc)) {
             c->paused = true;
@@ -169,11 +169,11 @@ static bool on_ops(struct client *c, struct mp_reader *r)
 
 /* ---- replication ---- */
 
-static void step_clock(struct client *c, uint64_t clock_usec)
+static void step_clock(struct client *c, uint64_t clock_usec, uint8_t space)
 {
-    shard_thread_step(
-        c->thread,
-        &(struct shard_event){ .kind = SHARD_CLOCK, .from = c->server, .clock_usec = clock_usec });
+    shard_thread_step(c->thread, &(struct shard_event){ .kind = SHARD_CLOCK,
+                                                        .from = c->server,
+                                                        .clock = { clock_usec, space } });
 }
 
 /* One item of a replication message into the event. */
@@ -200,8 +200,9 @@ static bool on_replication(struct client *c, enum shard_event_kind kind, bool cl
 
     if (clock) {
         uint64_t clock_usec = mp_get_uint(r);
+        uint8_t space = (uint8_t) mp_get_uint_max(r, _SPACE_MAX - 1);
         if (!r->failed) {
-            step_clock(c, clock_usec);
+            step_clock(c, clock_usec, space);
         }
     }
     n = mp_get_array(r);
@@ -211,7 +212,7 @@ static bool on_replication(struct client *c, enum shard_event_kind kind, bool cl
             shard_thread_step(c->thread, &e);
         }
     }
-    return items >= (clock ? 2u : 1u) && !r->failed;
+    return items >= (clock ? 3u : 1u) && !r->failed;
 }
 
 /* ---- the connection ---- */
@@ -290,7 +291,7 @@ static enum rpc_verdict on_hello(struct rpc *rpc, void *ctx, struct mp_reader *p
     c->server = h.server;
     shard_thread_hello(c->thread, h.shard, answer);
     if (c->role == ROLE_SERVER) {
-        step_clock(c, h.clock_usec);
+        step_clock(c, h.clock_usec, SPACE_ROOM);
     }
     return RPC_HELLO_ACCEPT;
 }

@@ -54,7 +54,8 @@ static void choose(struct server *s, const struct segment_size *sizes, size_t n)
     wal_floor_copy(&c->floor, &floor);
     wal_floor_lower(&floor, &c->floor_before);
     c->victims = mem_alloc((n + 1) * sizeof(*c->victims));
-    c->n = compaction_choose(files, n, &floor, &c->live, s->settings->compaction_slack_bytes,
+    c->n = compaction_choose(files, n, &floor, &c->live,
+                             s->room.level == SPACE_ROOM ? s->settings->compaction_slack_bytes : 0,
                              c->victims);
 }
 

@@ -43,6 +43,7 @@ static int superblock_begin(struct server *s, struct io_error *error)
 {
     struct superblock *b = &s->superblock;
     uint64_t random;
+    int r;
 
     if (random_fill(&random, sizeof(random)) < 0) {
         return io_error_set(error, -EIO, "no random numbers from the kernel");
@@ -50,7 +51,11 @@ static int superblock_begin(struct server *s, struct io_error *error)
     incarnation_begin(&b->incarnation, random);
     b->start++;
     b->first_segment = MAX_OF(segment_set_highest(&s->segments), b->first_segment) + 1;
-    return superblock_write(s->settings->data_dir, b, error);
+    r = superblock_write(s->settings->data_dir, b, error);
+    if (r == -ENOSPC && room_give_up_ballast(s)) { /* reads are served from a full disk too */
+        r = superblock_write(s->settings->data_dir, b, error);
+    }
+    return r;
 }
 
 int identity_sending(struct server *s, struct io_error *error)
@@ -64,6 +69,7 @@ int identity_open(struct server *s, struct io_error *error)
 {
     const char *dir = s->settings->data_dir;
     uint32_t highest;
+    bool is_new;
     _cleanup_(wal_floor_free) struct wal_floor floor = { 0 };
     int r;
 
@@ -71,12 +77,12 @@ int identity_open(struct server *s, struct io_error *error)
     if (s->lock_fd < 0) {
         return s->lock_fd;
     }
-    r = segment_set_open(&s->segments, dir, error);
-    if (r < 0) {
-        return r;
-    }
     r = superblock_read(dir, &s->superblock, error);
-    if (r == -ENOENT) {
+    is_new = r == -ENOENT;
+    if (r == 0 || is_new) {
+        r = segment_set_open(&s->segments, dir, error);
+    }
+    if (r == 0 && is_new) {
         r = superblock_new(s, error);
     }
     if (r < 0) {

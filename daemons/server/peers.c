@@ -48,7 +48,7 @@ static int on_up(struct rpc *rpc, void *ctx, struct mp_reader *answer)
     }
     shard_thread_step(l->thread, &(struct shard_event){ .kind = SHARD_CLOCK,
                                                         .from = l->server,
-                                                        .clock_usec = h.clock_usec });
+                                                        .clock = { .usec = h.clock_usec } });
     shard_thread_step(l->thread, &(struct shard_event){ .kind = SHARD_PEER_UP, .from = l->server });
     return 0;
 }
@@ -139,7 +139,7 @@ void peers_act(struct shard_thread *t, const struct action *a)
         msg_put_prepare(&l->prepares.items, &a->prepare);
         l->prepares.n++;
         if (gather_is_full(&l->prepares)) {
-            gather_send(&l->prepares, rpc, MSG_PREPARES, false);
+            gather_send(&l->prepares, rpc, MSG_PREPARES, NULL);
         }
         return;
     case ACTION_ACK:
@@ -156,13 +156,14 @@ void peers_act(struct shard_thread *t, const struct action *a)
     }
 }
 
-static void gather_flush(struct gather *g, struct rpc *rpc, uint32_t method, bool clock)
+static void gather_flush(struct gather *g, struct rpc *rpc, uint32_t method,
+                         const struct shard_thread *clock_of)
 {
     if (g->n == 0) {
         return;
     }
     if (rpc) {
-        gather_send(g, rpc, method, clock);
+        gather_send(g, rpc, method, clock_of);
     } else {
         buf_clear(&g->items);
         g->n = 0;
@@ -174,10 +175,10 @@ void peers_flush(struct shard_thread *t)
     for (size_t i = 0; i < t->n_links; i++) {
         struct peer_link *l = t->links[i];
         struct rpc *rpc = rpc_link_rpc(l->link);
-        gather_flush(&l->prepares, rpc, MSG_PREPARES, false);
-        gather_flush(&l->acks, rpc, MSG_ACKS, true);
-        gather_flush(&l->resends, rpc, MSG_RESEND, false);
-        gather_flush(&l->commits, rpc, MSG_COMMITS, true);
+        gather_flush(&l->prepares, rpc, MSG_PREPARES, NULL);
+        gather_flush(&l->acks, rpc, MSG_ACKS, t);
+        gather_flush(&l->resends, rpc, MSG_RESEND, NULL);
+        gather_flush(&l->commits, rpc, MSG_COMMITS, t);
     }
 }
 
@@ -187,7 +188,7 @@ void peers_heartbeat(struct shard_thread *t)
     for (size_t i = 0; i < t->n_links; i++) {
         struct rpc *rpc = rpc_link_rpc(t->links[i]->link);
         if (rpc && !rpc_out_full(rpc)) {
-            gather_send(&t->links[i]->commits, rpc, MSG_COMMITS, true);
+            gather_send(&t->links[i]->commits, rpc, MSG_COMMITS, t);
         }
     }
 }

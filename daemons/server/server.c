@@ -16,6 +16,7 @@
 #define LISTEN_PORT         19800
 #define EXTEND_USEC         (UINT64_C(30) * 1000000)
 #define STATUS_USEC         1000000
+#define PULSE_USEC          100000
 #define HELLO_OUT_BYTES_MAX 65536
 #define CONNECTIONS_MAX     65536
 #define DESCRIPTORS_BESIDE  256 /* what there must be beside the indexes */
@@ -84,6 +85,7 @@ int server_start_shards(struct server *s, struct io_error *error)
                             .partitions = s->superblock.partitions,
                             .first_segment = s->superblock.first_segment,
                             .segment_bytes = (uint32_t) s->settings->segment_bytes } },
+        .data_dir = s->settings->data_dir,
         .set = &s->segments,
         .checkpoints = &s->checkpoints,
         .checkpoint_writer = s->checkpoint_writer,
@@ -215,7 +217,6 @@ static void on_status(void *ctx)
         primary += atomic_load_explicit(&c->primary, memory_order_relaxed);
         waiting += atomic_load_explicit(&c->waiting, memory_order_relaxed);
     }
-    checkpointer_tick(s);
     if (s->generation.last) {
         daemon_notify_extend(EXTEND_USEC);
     }
@@ -225,9 +226,17 @@ static void on_status(void *ctx)
         daemon_notify_extend(EXTEND_USEC);
         daemon_notify_status("reading the log");
     } else {
-        daemon_notify_status("serving %u partitions, %u primary; %u waiting for a view",
-                             members - waiting, primary, waiting);
+        daemon_notify_status("%sserving %u partitions, %u primary; %u waiting for a view",
+                             room_word(s->room.level), members - waiting, primary, waiting);
     }
+}
+
+static void on_pulse(void *ctx)
+{
+    struct server *s = ctx;
+
+    room_tick(s);
+    checkpointer_tick(s);
 }
 
 /* ---- start and stop ---- */
@@ -322,6 +331,7 @@ static const struct daemon_ops ops = { .is_alive = is_alive,
 static void stop(struct server *s)
 {
     loop_timer_free(s->timer);
+    loop_timer_free(s->pulse);
     s->manager = rpc_link_free(s->manager);
     if (s->listener) {
         listener_stop(s->listener);
@@ -361,6 +371,8 @@ static int start_daemon(struct server *s, struct io_error *error)
     }
     s->timer = loop_timer_new(s->loop, on_status, s);
     loop_timer_every(s->timer, STATUS_USEC);
+    s->pulse = loop_timer_new(s->loop, on_pulse, s);
+    loop_timer_every(s->pulse, PULSE_USEC);
     return start(s, error);
 }
 

@@ -21,7 +21,10 @@ struct generation {
     bool last;                /* the server stops when it is done */
     struct manifest manifest; /* being filled */
     uint32_t shards_done;
-    uint64_t log_bytes; /* written when it began */
+    uint64_t log_bytes;  /* written when it began */
+    uint64_t bytes;      /* of the files of the last good one */
+    uint64_t began_usec; /* the one under way or the last one */
+    uint64_t retry_usec; /* after one that failed: not before */
 };
 
 /* Victims of compaction, one after the other. compactor.c */
@@ -39,11 +42,19 @@ struct compactor {
     struct wal_floor floor_before; /* of the one before it; empty: there is none */
 };
 
+/* Room on the data directory's disk. room.c */
+struct room {
+    enum shard_space level;
+    bool ballast;        /* the file is there */
+    uint64_t told_bytes; /* to the shards: below it is low */
+};
+
 struct server {
     const struct settings *settings;
     struct daemon *daemon;
     struct loop *loop;
     struct loop_timer *timer;
+    struct loop_timer *pulse;
     char name[NAME_BYTES_MAX];
     char address[ADDRESS_BYTES_MAX];
 
@@ -54,6 +65,7 @@ struct server {
     struct checkpoint_writer *checkpoint_writer;
     struct generation generation;
     struct compactor compactor;
+    struct room room;
 
     struct shard_thread **shards;
     uint32_t n_shards;
@@ -77,6 +89,14 @@ int identity_sending(struct server *s, struct io_error *error);
 int identity_compacted(struct server *s);
 /* A manager accepted this process: durable before anything else is sent. */
 int identity_accepted(struct server *s, const struct msg_registered *m, struct io_error *error);
+
+/* ---- room.c ---- */
+/* Looks how much room there is, and tells the shards; called often. */
+void room_tick(struct server *s);
+/* The disk is full, and something must be written: room is made. False: there was none to make. */
+bool room_give_up_ballast(struct server *s);
+/* "" or "disk full: " and the like, for the status. */
+const char *room_word(enum shard_space level);
 
 /* ---- manager_link.c ---- */
 int manager_link_start(struct server *s, struct io_error *error);

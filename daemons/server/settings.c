@@ -32,6 +32,8 @@ static const struct conf_option options[] = {
       .help = "log written since the last checkpoint that makes the next one" },
     { OPTION("compaction-slack", CONF_SIZE, compaction_slack_bytes), .default_value = "1 GiB",
       .help = "the log may be this much larger than 1.4 times the live records" },
+    { OPTION("disk-reserve", CONF_SIZE, reserve_bytes), .min = 4 << 20, .default_value = "256 MiB",
+      .help = "with less room than this on the disk nothing more is stored; reads go on" },
     { OPTION("segment-size", CONF_SIZE, segment_bytes), .min = 1 << 20, .max = 1 << 30,
       .default_value = "128 MiB", .help = "size of the log's files" },
     { OPTION("max-value-size", CONF_SIZE, value_bytes_max), .min = 1024,

@@ -18,6 +18,7 @@ struct settings {
     uint64_t checkpoint_log_bytes;
     uint64_t compaction_slack_bytes;
     uint64_t segment_bytes;
+    uint64_t reserve_bytes;
     uint64_t value_bytes_max;
     int log_level; /* enum log_level */
     int argc;      /* of main, for a reload */

@@ -64,6 +64,11 @@ struct shard_thread {
     struct actions actions;
     bool stopping;
     bool failed;
+    enum shard_space space;      /* of this server's disk, as the core knows it */
+    enum shard_space space_told; /* by the main thread */
+    uint64_t low_bytes;          /* with less room than this it is low */
+    uint64_t look_bytes;         /* look again when so much was written */
+    bool disk_full;              /* says the writer */
 
     struct map clients;
     struct list dirty_clients;
@@ -91,8 +96,9 @@ void shard_thread_step(struct shard_thread *t, const struct shard_event *e);
 /* Logs, tells the main thread, and does nothing any more. */
 void shard_thread_fail(struct shard_thread *t, const char *why);
 void shard_thread_report_compacted(struct shard_thread *t, const struct action *a);
-/* Sends [items] as a notify and empties the gather; `clock`: [clock, items]. */
-void gather_send(struct gather *g, struct rpc *rpc, uint32_t method, bool clock);
+/* Sends [items] as a notify and empties the gather; with `clock_of`: [clock, space, items]. */
+void gather_send(struct gather *g, struct rpc *rpc, uint32_t method,
+                 const struct shard_thread *clock_of);
 /* This server's hello. */
 void shard_thread_hello(const struct shard_thread *t, uint32_t shard, struct buf *out);
 

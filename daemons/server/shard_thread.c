@@ -12,8 +12,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 
 #define HEARTBEAT_USEC 100000
+#define LOOKS_PER_ROOM 4 /* how often the disk is looked at while what it has is used up */
 
 /* ---- telling the main thread ---- */
 
@@ -205,13 +207,15 @@ void shard_thread_step(struct shard_thread *t, const struct shard_event *e)
     }
 }
 
-void gather_send(struct gather *g, struct rpc *rpc, uint32_t method, bool clock)
+void gather_send(struct gather *g, struct rpc *rpc, uint32_t method,
+                 const struct shard_thread *clock_of)
 {
     struct buf *b = rpc_begin_notify(rpc, method);
 
-    mp_put_array(b, clock ? 2 : 1);
-    if (clock) {
+    mp_put_array(b, clock_of ? 3 : 1);
+    if (clock_of) {
         mp_put_uint(b, clock_real_usec());
+        mp_put_uint(b, clock_of->space);
     }
     mp_put_array(b, g->n);
     buf_append(b, buf_head(&g->items), buf_len(&g->items));
@@ -243,6 +247,46 @@ void shard_thread_hello(const struct shard_thread *t, uint32_t shard, struct buf
 
 /* ---- what happens on the loop ---- */
 
+/* Looks itself, and says when to look again. */
+static bool has_room(struct shard_thread *t)
+{
+    struct statvfs fs;
+    uint64_t room;
+
+    if (statvfs(t->o.data_dir, &fs) < 0) {
+        return true;
+    }
+    room = (uint64_t) fs.f_bavail * fs.f_frsize;
+    if (room < t->low_bytes) {
+        return false;
+    }
+    t->look_bytes = segment_writer_bytes(t->writer) +
+                    (room - t->low_bytes) / t->o.shard.log.shards / LOOKS_PER_ROOM;
+    return true;
+}
+
+/* Tells the machine how much room there is, when that has changed. */
+static void space_step(struct shard_thread *t)
+{
+    enum shard_space space = t->disk_full ? SPACE_FULL : t->space_told;
+
+    if (space == SPACE_ROOM && segment_writer_bytes(t->writer) >= t->look_bytes && !has_room(t)) {
+        space = SPACE_LOW;
+    }
+    if (space != t->space) {
+        t->space = space;
+        shard_thread_step(t, &(struct shard_event){ .kind = SHARD_SPACE, .space = space });
+    }
+}
+
+static void on_full(void *ctx, bool full)
+{
+    struct shard_thread *t = ctx;
+
+    t->disk_full = full;
+    atomic_store_explicit(&t->counts.disk_full, full, memory_order_relaxed);
+}
+
 static void on_turn_end(void *ctx)
 {
     struct shard_thread *t = ctx;
@@ -250,6 +294,7 @@ static void on_turn_end(void *ctx)
     if (t->stopping) {
         return;
     }
+    space_step(t);
     shard_thread_step(t, &(struct shard_event){ .kind = SHARD_TURN_END });
     peers_flush(t);
     clients_flush(t);
@@ -290,7 +335,8 @@ static void on_write_failed(void *ctx, int error, const char *what)
 {
     char why[200];
 
-    /* R15: never retried; the process ends and comes back from what is on the disk. */
+    /* R15: never retried; the process ends, and the next start does not believe what it reads
+     * behind the synced end before it has written it again. */
     snprintf(why, sizeof(why), "%s failed: %s", what, strerror(-error));
     shard_thread_fail(ctx, why);
 }
@@ -377,6 +423,7 @@ int shard_thread_start(const struct shard_thread_options *o, struct shard_thread
         .on_synced = on_synced,
         .on_written = on_written,
         .on_failed = on_write_failed,
+        .on_full = on_full,
         .ctx = t,
     };
     int r;
@@ -435,8 +482,11 @@ struct order {
         ORDER_CHECKPOINT,
         ORDER_COMPACT,
         ORDER_FORGET,
+        ORDER_SPACE,
     } kind;
     uint32_t segment;
+    enum shard_space space;
+    uint64_t low_bytes;
     uint64_t generation;
     size_t n;
     struct view_row *rows;
@@ -480,6 +530,10 @@ static void order_run(void *arg)
         shard_compact_begin(t, o->segment);
     } else if (o->kind == ORDER_FORGET && !t->stopping) {
         segment_writer_forget(t->writer, o->segment);
+    } else if (o->kind == ORDER_SPACE) {
+        t->space_told = o->space; /* the turn's end tells the machine */
+        t->low_bytes = o->low_bytes;
+        t->look_bytes = 0;
     }
     order_free(o);
 }
@@ -566,6 +620,16 @@ int shard_thread_forget(struct shard_thread *t, uint32_t segment)
 
     o->kind = ORDER_FORGET;
     o->segment = segment;
+    return order_post(o);
+}
+
+int shard_thread_space(struct shard_thread *t, enum shard_space space, uint64_t low_bytes)
+{
+    struct order *o = order_new(t);
+
+    o->kind = ORDER_SPACE;
+    o->space = space;
+    o->low_bytes = low_bytes;
     return order_post(o);
 }
 

@@ -55,6 +55,7 @@ struct shard_thread_owner {
 
 struct shard_thread_options {
     struct shard_options shard; /* read, index and wal are filled in here */
+    const char *data_dir;
     struct segment_set *set;
     const struct checkpoint_set *checkpoints; /* read by the start only */
     struct checkpoint_writer *checkpoint_writer;
@@ -87,6 +88,10 @@ int shard_thread_compact(struct shard_thread *t, uint32_t segment);
 /* The segment's file is gone. */
 int shard_thread_forget(struct shard_thread *t, uint32_t segment);
 
+/* How much room the disk has, and below how much it is low: a disk can fill between two looks of
+ * the main thread, so the shard looks again when it has written its share of what there was. */
+int shard_thread_space(struct shard_thread *t, enum shard_space space, uint64_t low_bytes);
+
 /* For status; from any thread, a tick old. */
 struct shard_thread_counts {
     _Atomic uint32_t members;
@@ -94,6 +99,7 @@ struct shard_thread_counts {
     _Atomic uint32_t waiting;
     _Atomic uint64_t records;
     _Atomic uint64_t log_bytes; /* written since the start */
+    _Atomic bool disk_full;     /* what is written waits in memory */
 };
 const struct shard_thread_counts *shard_thread_counts(const struct shard_thread *t);
 /* Loop turns: does it live? */

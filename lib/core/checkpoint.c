@@ -310,8 +310,8 @@ void manifest_free(struct manifest *m)
 void manifest_floor(const struct manifest *m, struct wal_floor *ret)
 {
     *ret = (struct wal_floor){ .partitions = m->partitions };
-    ret->segment = mem_alloc((m->partitions + 1) * sizeof(*ret->segment));
+    ret->x = mem_alloc((m->partitions + 1) * sizeof(*ret->x));
     for (uint32_t i = 0; i < m->partitions; i++) {
-        ret->segment[i] = m->items[i].x.segment;
+        ret->x[i] = m->items[i].x;
     }
 }

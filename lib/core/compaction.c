@@ -219,7 +219,8 @@ void compaction_go_on(struct shard *s)
     struct frame f;
     int r = 1;
 
-    if (!c->running || c->read || c->n > 0 || s->now.boot_usec < c->next_usec) {
+    if (!c->running || c->read || c->n > 0 || s->now.boot_usec < c->next_usec ||
+        s->space == SPACE_FULL) {
         return; /* one slice, then its sync */
     }
     c->next_usec =
@@ -291,6 +292,9 @@ int compaction_replay_copy(struct shard *s, struct replica *r, const struct fram
     }
     if (r->index->ops->get(r->index, e.key, e.key_len, &rec) < 0 || rec.seq != e.name.seq) {
         return 0;
+    }
+    if (rec.bytes != f->payload_bytes) {
+        return -EBADMSG; /* one name, one string of bytes */
     }
     rec.at = at;
     replica_index_put(s, r, e.key, e.key_len, &rec);

@@ -311,6 +311,20 @@ static bool answered_before(struct shard *s, struct replica *r, struct asker ask
 
 /* ---- the door ---- */
 
+/* R15: a full disk refuses writes with a clear answer, its own and those of the other members. What
+ * makes room is taken while there is a little left. */
+static bool no_space(const struct shard *s, const struct replica *r, const struct op *op)
+{
+    uint8_t space = (uint8_t) s->space;
+
+    for (unsigned i = 1; i < r->n_members; i++) {
+        uint32_t server = r->members[i].server;
+        space = MAX_OF(space, server < s->n_peers ? s->peers[server].space : SPACE_ROOM);
+    }
+    return space >= SPACE_FULL ||
+           (space == SPACE_LOW && op->code != OP_DELETE && op->code != OP_FLUSH);
+}
+
 /* A write that was proposed while the record lived must not come after a miss by its end: the read
  * waits for the newest pending write of the key, and is answered from that. False: there is none.
  */
@@ -368,6 +382,10 @@ void propose_op(struct shard *s, struct replica *r, struct asker asker, const st
     }
     if (op->op.number - op->op.first >= SESSION_WINDOW) {
         answer(s, asker, RESULT_REFUSED);
+        return;
+    }
+    if (no_space(s, r, op)) {
+        answer(s, asker, RESULT_NO_SPACE);
         return;
     }
     if (r->n_tail >= TAIL_ENTRIES_MAX || s->tail_bytes >= TAIL_BYTES_MAX) {

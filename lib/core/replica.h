@@ -89,6 +89,7 @@ struct replica {
 
 struct peer {
     bool clock_known;
+    uint8_t space;             /* enum shard_space */
     int64_t clock_offset_usec; /* its CLOCK_REALTIME minus our CLOCK_BOOTTIME */
 };
 
@@ -150,6 +151,7 @@ struct shard {
     bool commits_due;
     bool flushed; /* the log's last flush was handed out and not yet given up */
     bool halted;
+    enum shard_space space;
     struct compaction compaction;
 
     /* of the step in progress */

@@ -225,9 +225,11 @@ void shard_replay_end(struct shard *s)
 
 /* ---- events ---- */
 
-static void peer_clock(struct shard *s, uint32_t server, uint64_t clock_usec)
+static void peer_clock(struct shard *s, const struct shard_event *e)
 {
-    if (server > SERVERS_MAX) {
+    uint32_t server = e->from;
+
+    if (server > SERVERS_MAX || e->clock.space >= _SPACE_MAX) {
         return;
     }
     if (server >= s->n_peers) {
@@ -236,7 +238,8 @@ static void peer_clock(struct shard *s, uint32_t server, uint64_t clock_usec)
         s->n_peers = server + 1;
     }
     s->peers[server].clock_known = true;
-    s->peers[server].clock_offset_usec = (int64_t) clock_usec - (int64_t) s->now.boot_usec;
+    s->peers[server].clock_offset_usec = (int64_t) e->clock.usec - (int64_t) s->now.boot_usec;
+    s->peers[server].space = e->clock.space;
 }
 
 /* The connection to a server is new: what was sent over the old one may be lost. */
@@ -448,7 +451,10 @@ void shard_step(struct shard *s, const struct shard_clock *now, const struct sha
         key_peek(s, e);
         break;
     case SHARD_CLOCK:
-        peer_clock(s, e->from, e->clock_usec);
+        peer_clock(s, e);
+        break;
+    case SHARD_SPACE:
+        s->space = e->space;
         break;
     case SHARD_PEER_UP:
         peer_up(s, e->from);

@@ -56,7 +56,8 @@ enum shard_event_kind {
     SHARD_COMMIT,    /* from a primary */
     SHARD_ACK,       /* from a secondary */
     SHARD_RESEND,    /* from a secondary */
-    SHARD_CLOCK,     /* a server's CLOCK_REALTIME, just received */
+    SHARD_CLOCK,     /* clock: a server's CLOCK_REALTIME and room, just received */
+    SHARD_SPACE,     /* space: how much room this server's disk has */
     SHARD_PEER_UP,   /* the connection to `from` is new: what was sent before may be lost */
     SHARD_SYNCED,    /* everything up to `group` is on the disk */
     SHARD_WRITTEN,   /* everything up to `group` is written, which counts as durable (sync interval,
@@ -67,6 +68,15 @@ enum shard_event_kind {
     SHARD_TURN_END,
     _SHARD_EVENT_KIND_MAX,
     _SHARD_EVENT_KIND_INVALID = -22,
+};
+
+/* Room on a disk. What is left at SPACE_LOW is for deletes and for compaction, which make room. */
+enum shard_space {
+    SPACE_ROOM,
+    SPACE_LOW,  /* nothing that stores is taken by partitions with a member here */
+    SPACE_FULL, /* nothing is written that can be left out; reads go on */
+    _SPACE_MAX,
+    _SPACE_INVALID = -22,
 };
 
 struct shard_read {
@@ -93,7 +103,11 @@ struct shard_event {
         } peek;
         struct msg_prepare prepare;
         struct msg_commit commit;
-        uint64_t clock_usec;
+        struct {
+            uint64_t usec;
+            uint8_t space; /* enum shard_space */
+        } clock;
+        enum shard_space space;
         uint64_t group;
         struct shard_read read;
         struct wal_segment victim; /* its data stays until ACTION_COMPACTED */

@@ -165,6 +165,9 @@ void stream_prepare(struct shard *s, struct replica *r, uint32_t from, const str
     struct entry e;
     bool held;
 
+    if (s->space == SPACE_FULL) {
+        return; /* as if it were lost: it is sent again while it waits */
+    }
     if (r->state != REPLICA_SECONDARY || m->view != r->view || r->members[0].server != from ||
         entry_decode(m->entry, m->entry_bytes, &e) < 0 || e.partition != r->partition) {
         return;

@@ -230,7 +230,7 @@ uint32_t wal_floor_of(const struct wal_floor *f, uint32_t shard, uint32_t shards
     uint32_t lowest = f->partitions > 0 ? UINT32_MAX : 0;
 
     for (uint32_t p = shard; p < f->partitions; p += shards) {
-        lowest = MIN_OF(lowest, f->segment[p]);
+        lowest = MIN_OF(lowest, f->x[p].segment);
     }
     return lowest;
 }
@@ -238,9 +238,9 @@ uint32_t wal_floor_of(const struct wal_floor *f, uint32_t shard, uint32_t shards
 void wal_floor_copy(const struct wal_floor *f, struct wal_floor *ret)
 {
     *ret = (struct wal_floor){ .partitions = f->partitions };
-    ret->segment = mem_alloc((f->partitions + 1) * sizeof(*ret->segment));
+    ret->x = mem_alloc((f->partitions + 1) * sizeof(*ret->x));
     if (f->partitions > 0) {
-        memcpy(ret->segment, f->segment, f->partitions * sizeof(*ret->segment));
+        memcpy(ret->x, f->x, f->partitions * sizeof(*ret->x));
     }
 }
 
@@ -248,13 +248,15 @@ void wal_floor_lower(struct wal_floor *f, const struct wal_floor *other)
 {
     f->partitions = MIN_OF(f->partitions, other->partitions);
     for (uint32_t p = 0; p < f->partitions; p++) {
-        f->segment[p] = MIN_OF(f->segment[p], other->segment[p]);
+        if (position_compare(other->x[p], f->x[p]) < 0) {
+            f->x[p] = other->x[p];
+        }
     }
 }
 
 void wal_floor_free(struct wal_floor *f)
 {
-    free(f->segment);
+    free(f->x);
     *f = (struct wal_floor){ 0 };
 }
 
@@ -317,7 +319,7 @@ static int heads_read(struct checker *c)
         } else if (s->head.start >= c->newest.start) {
             c->newest = s->head;
         }
-        s->good_bytes = 0;
+        s->good_bytes = s->synced_bytes = 0;
         s->trusted = r == 0 && s->number < stream_find(c, &s->head, s->head.shard)->floor;
     }
     return 0;
@@ -441,6 +443,39 @@ static int streams_judge(struct checker *c)
     return 0;
 }
 
+/* A generation was published when the log was durable through its X: what is not there is lost. */
+static int floor_judge(struct checker *c)
+{
+    for (uint32_t p = 0; c->floor && p < c->floor->partitions; p++) {
+        struct position x = c->floor->x[p];
+        const struct wal_segment *s = NULL;
+        for (size_t i = 0; i < c->n; i++) {
+            s = c->segments[i].number == x.segment ? &c->segments[i] : s;
+        }
+        if (x.offset > 0 && (!s || s->good_bytes < x.offset)) {
+            x.offset = s ? (uint32_t) s->good_bytes : 0;
+            return damage(c, x, "unreadable or missing, and a checkpoint needs it");
+        }
+    }
+    return 0;
+}
+
+static void synced_bytes_set(struct checker *c)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        struct wal_segment *s = &c->segments[i];
+        const struct stream *st;
+        if (s->head.segment == 0) {
+            continue;
+        }
+        st = stream_find(c, &s->head, s->head.shard);
+        s->synced_bytes = st->synced_end.segment > s->number ? s->good_bytes
+                          : st->synced_end.segment == s->number
+                              ? MIN_OF(s->good_bytes, st->synced_end.offset)
+                              : 0;
+    }
+}
+
 int wal_check(struct wal_segment *segments, size_t n, const struct wal_floor *floor,
               struct wal_damage *ret_damage)
 {
@@ -456,7 +491,12 @@ int wal_check(struct wal_segment *segments, size_t n, const struct wal_floor *fl
             segment_scan(&c, &segments[i]);
         }
     }
-    return streams_judge(&c);
+    r = streams_judge(&c);
+    if (r == 0) {
+        r = floor_judge(&c);
+    }
+    synced_bytes_set(&c);
+    return r;
 }
 
 int wal_next(const struct wal_segment *s, struct wal_cursor *c, struct frame *ret,

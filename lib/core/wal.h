@@ -96,8 +96,9 @@ struct wal_segment {
     const uint8_t *data;
     size_t bytes;
     struct segment_head head;
-    bool trusted;      /* below the floor: durable, and not looked through */
-    size_t good_bytes; /* keep this much; 0: remove the file */
+    bool trusted;        /* below the floor: durable, and not looked through */
+    size_t good_bytes;   /* keep this much; 0: remove the file */
+    size_t synced_bytes; /* of them, what was surely synced: the rest may not be on the disk */
 };
 
 /* What a start found wrong with a log. */
@@ -107,11 +108,11 @@ struct wal_damage {
     const char *what; /* a sentence */
 };
 
-/* What a generation of checkpoints covers: by partition the segment in which its replay begins.
- * Empty: nothing is covered. */
+/* What a generation of checkpoints covers: by partition the place X where its replay begins. The
+ * log was durable up to there. Empty: nothing is covered. */
 struct wal_floor {
     uint32_t partitions;
-    uint32_t *segment;
+    struct position *x;
 };
 /* Segments of the streams that these shards write are covered below this number: a stream holds
  * frames of the partitions p = shard (mod shards) only. */
@@ -124,7 +125,7 @@ void wal_floor_free(struct wal_floor *f);
 /* Looks at all segments, sorted by number: finds the torn tail of the newest start's streams and
  * sets good_bytes of each. Segments below the floor of their stream are covered by a checkpoint:
  * they are trusted, and may be missing. `floor` may be NULL. -EBADMSG with *ret_damage when
- * something below a synced end is unreadable (R15): nothing may be served from this log. */
+ * something below a synced end or an X is unreadable (R15): nothing may be served from this log. */
 int wal_check(struct wal_segment *segments, size_t n, const struct wal_floor *floor,
               struct wal_damage *ret_damage);
 

@@ -1,8 +1,12 @@
 #include "base/assert.h"
 #include "base/cleanup.h"
+#include "base/list.h"
 #include "base/mem.h"
+#include "io/bus.h"
+#include "io/clock.h"
 #include "io/log.h"
 #include "io/loop.h"
+#include "io/residency.h"
 #include "io/segments.h"
 
 #include <errno.h>
@@ -24,7 +28,8 @@ struct own_segment {
     bool unsynced;
 };
 
-#define FLUSHES_MAX 4 /* a checkpoint and a compaction may wait at once */
+#define FULL_RETRY_USEC 100000
+#define FLUSHES_MAX     4 /* a checkpoint and a compaction may wait at once */
 
 struct flush {
     void (*fn)(void *ctx);
@@ -55,7 +60,10 @@ struct segment_writer {
     size_t n_flushes;
     uint64_t written_group; /* last whose sync was asked for */
     bool failed;
-    bool closed; /* being freed: what is still posted does nothing */
+    bool closed;         /* being freed: what is still posted does nothing */
+    struct list backlog; /* struct waiting: the disk is full */
+    uint64_t backlog_bytes;
+    struct loop_timer *full_timer;
 
     /* shared with the thread */
     pthread_t thread;
@@ -112,7 +120,8 @@ static void job_end(void *arg)
     }
     w->o.on_synced(w->o.ctx, group);
     flushes_done(w, n_flushes);
-    if (!w->busy && ((w->o.sync == SYNC_ALWAYS && w->written_group > group) || w->n_flushes > 0)) {
+    if (!w->busy && ((w->o.sync == SYNC_ALWAYS && w->written_group > group) ||
+                     (w->n_flushes > 0 && list_empty(&w->backlog)))) {
         job_begin(w);
     }
 }
@@ -161,7 +170,7 @@ static void job_begin(struct segment_writer *w)
     kumo_assert(!w->busy);
     j->writer = w;
     j->group = w->written_group;
-    j->n_flushes = w->n_flushes;
+    j->n_flushes = list_empty(&w->backlog) ? w->n_flushes : 0; /* they wait for it, too */
     j->dir = w->dir_unsynced;
     j->fds = mem_alloc((w->n_own - w->first_unsynced + 1) * sizeof(*j->fds));
     for (size_t i = w->first_unsynced; i < w->n_own; i++) {
@@ -197,6 +206,7 @@ static uint32_t own_number(const struct segment_writer *w, size_t i)
     return w->o.wal.first_segment + w->o.wal.shard + (uint32_t) i * w->o.wal.shards;
 }
 
+/* Makes the file, unless a try before did. */
 static int segment_create(struct segment_writer *w, const struct action *a)
 {
     size_t segment_bytes =
@@ -204,6 +214,9 @@ static int segment_create(struct segment_writer *w, const struct action *a)
     struct own_segment s = { .map_bytes = MAX_OF(segment_bytes, a->file.bytes), .unsynced = true };
     char name[32];
 
+    if (w->n_own > 0 && a->file.at.segment == own_number(w, w->n_own - 1)) {
+        return 0;
+    }
     kumo_assert(a->file.at.segment == own_number(w, w->n_own));
     snprintf(name, sizeof(name), "%010" PRIu32 ".seg", a->file.at.segment);
     s.fd = openat(w->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
@@ -230,27 +243,26 @@ static int segment_map(struct segment_writer *w)
     return 0;
 }
 
-static int segment_write(struct segment_writer *w, const struct action *a)
+/* Writes from *done on, which a try before may have reached, and counts it on. */
+static int segment_write(struct segment_writer *w, const struct action *a, size_t *done)
 {
     struct own_segment *s = &w->own[w->n_own - 1];
-    size_t done = 0;
 
     for (size_t i = w->n_own; a->file.at.segment != own_number(w, (size_t) (s - w->own)); i--) {
         kumo_assert(i > 0);
         s = &w->own[i - 1];
     }
-    kumo_assert(a->file.at.offset == s->bytes);
-    while (done < a->file.bytes) {
-        ssize_t n = pwrite(s->fd, a->file.data + done, a->file.bytes - done,
-                           (off_t) (a->file.at.offset + done));
+    kumo_assert(a->file.at.offset + *done == s->bytes);
+    s->unsynced = true;
+    while (*done < a->file.bytes) {
+        ssize_t n = pwrite(s->fd, a->file.data + *done, a->file.bytes - *done, (off_t) s->bytes);
         if (n < 0 && errno != EINTR) {
             return -errno;
         }
-        done += n > 0 ? (size_t) n : 0;
+        *done += n > 0 ? (size_t) n : 0;
+        s->bytes += n > 0 ? (size_t) n : 0;
+        w->bytes += n > 0 ? (size_t) n : 0;
     }
-    s->bytes += done;
-    w->bytes += done;
-    s->unsynced = true;
     kumo_assert(s->bytes <= s->map_bytes);
     return 0;
 }
@@ -281,34 +293,119 @@ static void sync_asked(struct segment_writer *w, uint64_t group)
     }
 }
 
-void segment_writer_act(struct segment_writer *w, const struct action *a)
+/* As far as it comes; *what says what failed. */
+static int carry_out(struct segment_writer *w, const struct action *a, size_t *done,
+                     const char **what)
 {
     int r = 0;
+
+    if (a->kind == ACTION_SYNC) {
+        sync_asked(w, a->group);
+        return 0;
+    }
+    *what = "making a segment";
+    if (a->kind == ACTION_CREATE) {
+        r = segment_create(w, a);
+    }
+    if (r == 0) {
+        *what = "writing the log";
+        r = segment_write(w, a, done);
+    }
+    if (r == 0 && a->kind == ACTION_CREATE) {
+        *what = "mapping a segment";
+        r = segment_map(w);
+    }
+    return r;
+}
+
+/* ---- a full disk: what could not be written waits, in order ---- */
+
+struct waiting {
+    struct list link;
+    struct action action;
+    size_t done; /* written already */
+    uint8_t data[];
+};
+
+static bool is_full(int error)
+{
+    return error == -ENOSPC || error == -EDQUOT;
+}
+
+static void backlog_add(struct segment_writer *w, const struct action *a, size_t done)
+{
+    size_t bytes = a->kind == ACTION_SYNC ? 0 : a->file.bytes;
+    struct waiting *x = mem_alloc(sizeof(*x) + bytes);
+
+    if (w->backlog_bytes + bytes > SEGMENT_BACKLOG_BYTES_MAX) {
+        free(x);
+        fail(w, -ENOSPC, "writing the log to a full disk");
+        return;
+    }
+    x->action = *a;
+    x->done = done;
+    list_init(&x->link);
+    if (bytes > 0) {
+        memcpy(x->data, a->file.data, bytes);
+        x->action.file.data = x->data;
+    }
+    w->backlog_bytes += bytes;
+    list_push_back(&w->backlog, &x->link);
+}
+
+static void waiting_free(struct segment_writer *w, struct waiting *x)
+{
+    w->backlog_bytes -= x->action.kind == ACTION_SYNC ? 0 : x->action.file.bytes;
+    list_remove(&x->link);
+    free(x);
+}
+
+static void backlog_try(void *ctx)
+{
+    struct segment_writer *w = ctx;
+    const char *what;
+
+    while (!list_empty(&w->backlog) && !w->failed) {
+        struct waiting *x = LIST_ENTRY(w->backlog.next, struct waiting, link);
+        int r = carry_out(w, &x->action, &x->done, &what);
+        if (is_full(r)) {
+            loop_timer_start(w->full_timer, FULL_RETRY_USEC);
+            return;
+        }
+        if (r < 0) {
+            fail(w, r, what);
+            return;
+        }
+        waiting_free(w, x);
+    }
+    if (!w->failed) {
+        w->o.on_full(w->o.ctx, false);
+        if (!w->busy && w->n_flushes > 0) {
+            job_begin(w);
+        }
+    }
+}
+
+void segment_writer_act(struct segment_writer *w, const struct action *a)
+{
+    const char *what;
+    size_t done = 0;
+    int r;
 
     if (w->failed) {
         return;
     }
-    if (a->kind == ACTION_SYNC) {
-        sync_asked(w, a->group);
+    if (!list_empty(&w->backlog)) {
+        backlog_add(w, a, 0);
         return;
     }
-    if (a->kind == ACTION_CREATE) {
-        r = segment_create(w, a);
-        if (r < 0) {
-            fail(w, r, "making a segment");
-            return;
-        }
-    }
-    r = segment_write(w, a);
-    if (r < 0) {
-        fail(w, r, "writing the log");
-        return;
-    }
-    if (a->kind == ACTION_CREATE) {
-        r = segment_map(w);
-        if (r < 0) {
-            fail(w, r, "mapping a segment");
-        }
+    r = carry_out(w, a, &done, &what);
+    if (is_full(r)) {
+        backlog_add(w, a, done);
+        loop_timer_start(w->full_timer, FULL_RETRY_USEC);
+        w->o.on_full(w->o.ctx, true);
+    } else if (r < 0) {
+        fail(w, r, what);
     }
 }
 
@@ -316,7 +413,7 @@ void segment_writer_flush(struct segment_writer *w, void (*fn)(void *ctx), void 
 {
     kumo_assert(w->n_flushes < FLUSHES_MAX);
     w->flushes[w->n_flushes++] = (struct flush){ fn, ctx };
-    if (!w->busy && !w->failed) {
+    if (!w->busy && !w->failed && list_empty(&w->backlog)) {
         job_begin(w);
     }
 }
@@ -328,7 +425,7 @@ uint64_t segment_writer_bytes(const struct segment_writer *w)
 
 /* ---- reading ---- */
 
-static const uint8_t *set_read(const struct segment_set *set, struct position at, size_t bytes)
+static const struct wal_segment *set_find(const struct segment_set *set, uint32_t number)
 {
     size_t lo = 0;
     size_t hi = set->n;
@@ -336,10 +433,10 @@ static const uint8_t *set_read(const struct segment_set *set, struct position at
     while (lo < hi) {
         size_t mid = lo + (hi - lo) / 2;
         const struct wal_segment *s = &set->v[mid];
-        if (s->number == at.segment) {
-            return s->data && at.offset + bytes <= s->good_bytes ? s->data + at.offset : NULL;
+        if (s->number == number) {
+            return s;
         }
-        if (s->number < at.segment) {
+        if (s->number < number) {
             lo = mid + 1;
         } else {
             hi = mid;
@@ -382,26 +479,40 @@ void segment_writer_forget(struct segment_writer *w, uint32_t number)
     }
 }
 
+/* Where a segment is mapped, and how many bytes of it are good. */
+static int segment_find(const struct segment_writer *w, uint32_t number, const uint8_t **ret_data,
+                        size_t *ret_bytes)
+{
+    if (number < w->o.wal.first_segment) {
+        const struct wal_segment *s = set_find(w->o.set, number);
+        *ret_data = s ? s->data : NULL;
+        *ret_bytes = s ? s->good_bytes : 0;
+    } else {
+        size_t i = (number - w->o.wal.first_segment) / w->o.wal.shards;
+        bool is_own = i < w->n_own && own_number(w, i) == number;
+        *ret_data = is_own ? w->own[i].map : NULL;
+        *ret_bytes = is_own ? w->own[i].bytes : 0;
+    }
+    return *ret_data ? 0 : -ENOENT;
+}
+
 int segment_writer_read(void *ctx, struct position at, size_t bytes, const uint8_t **ret)
 {
     const struct segment_writer *w = ctx;
-    const struct own_segment *s;
-    size_t i;
+    const uint8_t *data;
+    size_t good;
+    int r = segment_find(w, at.segment, &data, &good);
 
-    if (at.segment < w->o.wal.first_segment) {
-        *ret = set_read(w->o.set, at, bytes);
-        return *ret ? 0 : -ENOENT;
-    }
-    i = (at.segment - w->o.wal.first_segment) / w->o.wal.shards;
-    if (i >= w->n_own || own_number(w, i) != at.segment) {
+    if (r < 0 || at.offset + bytes > good) {
         return -ENOENT;
     }
-    s = &w->own[i];
-    if (!s->map || at.offset + bytes > s->bytes) {
-        return -ENOENT;
+    if (w->o.residency && !residency_is(w->o.residency, data, good, at.offset, bytes,
+                                        clock_usec_of(CLOCK_MONOTONIC_COARSE))) {
+        return -EAGAIN;
     }
-    *ret = s->map + at.offset;
-    return 0;
+    r = bus_touch(data + at.offset, bytes);
+    *ret = r < 0 ? NULL : data + at.offset;
+    return r;
 }
 
 /* ---- making and unmaking ---- */
@@ -420,10 +531,13 @@ int segment_writer_new(const struct segment_writer_options *o, struct segment_wr
     }
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->wake, NULL);
+    list_init(&w->backlog);
     w->timer = loop_timer_new(o->loop, interval_over, w);
+    w->full_timer = loop_timer_new(o->loop, backlog_try, w);
     r = -pthread_create(&w->thread, NULL, sync_thread, w);
     if (r < 0) {
         loop_timer_free(w->timer);
+        loop_timer_free(w->full_timer);
         close(w->dir_fd);
         free(w);
         return r;
@@ -444,6 +558,10 @@ struct segment_writer *segment_writer_free(struct segment_writer *w)
     pthread_join(w->thread, NULL);
     w->closed = true;
     loop_timer_free(w->timer);
+    loop_timer_free(w->full_timer);
+    while (!list_empty(&w->backlog)) { /* nobody was answered for it */
+        waiting_free(w, LIST_ENTRY(w->backlog.next, struct waiting, link));
+    }
     (void) loop_turn(w->o.loop, false); /* what was posted to it ends here */
     for (size_t i = 0; i < w->n_own; i++) {
         if (!w->own[i].map) {

@@ -15,6 +15,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define REWRITE_BYTES (UINT64_C(1) << 20)
+
 static int segment_path(const char *dir, uint32_t number, char out[PATH_MAX])
 {
     return snprintf(out, PATH_MAX, "%s/%010" PRIu32 ".seg", dir, number) < PATH_MAX ? 0
@@ -60,6 +62,17 @@ static int segment_map(const char *dir, struct wal_segment *s)
         s->bytes = r == 0 ? (size_t) st.st_size : 0;
     }
     close(fd);
+    return r;
+}
+
+static int dir_sync(const char *dir)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int r = fd < 0 || fsync(fd) < 0 ? -errno : 0;
+
+    if (fd >= 0) {
+        close(fd);
+    }
     return r;
 }
 
@@ -122,6 +135,25 @@ static void segment_unmap(struct wal_segment *s)
     }
 }
 
+/* What may be in memory only is written once more: after a sync that failed in the last process its
+ * pages count as clean, and another sync would do nothing. */
+static int rewrite(int fd, const struct wal_segment *s)
+{
+    _cleanup_free_ uint8_t *bytes = NULL;
+    size_t at = s->synced_bytes;
+
+    bytes = at < s->good_bytes ? mem_alloc(REWRITE_BYTES) : NULL;
+    while (at < s->good_bytes) {
+        size_t n = MIN_OF(s->good_bytes - at, REWRITE_BYTES);
+        memcpy(bytes, s->data + at, n);
+        if (pwrite(fd, bytes, n, (off_t) at) != (ssize_t) n) {
+            return errno ? -errno : -EIO;
+        }
+        at += n;
+    }
+    return 0;
+}
+
 /* Cuts the file to what is good and makes that durable. */
 static int segment_settle(const char *dir, struct wal_segment *s)
 {
@@ -137,21 +169,15 @@ static int segment_settle(const char *dir, struct wal_segment *s)
         return unlink(path) < 0 ? -errno : 0;
     }
     fd = open(path, O_RDWR | O_CLOEXEC);
-    if (fd < 0 || (s->good_bytes < s->bytes && ftruncate(fd, (off_t) s->good_bytes) < 0) ||
-        fsync(fd) < 0) {
+    if (fd < 0 || (s->good_bytes < s->bytes && ftruncate(fd, (off_t) s->good_bytes) < 0)) {
         r = -errno;
     }
-    if (fd >= 0) {
-        close(fd);
+    if (r == 0) {
+        r = rewrite(fd, s);
     }
-    return r;
-}
-
-static int dir_sync(const char *dir)
-{
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int r = fd < 0 || fsync(fd) < 0 ? -errno : 0;
-
+    if (r == 0 && fsync(fd) < 0) {
+        r = -errno;
+    }
     if (fd >= 0) {
         close(fd);
     }

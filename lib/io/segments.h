@@ -8,6 +8,7 @@
 #include "io/io_error.h"
 
 struct loop;
+struct residency;
 
 /* ---- what a start finds ---- */
 
@@ -44,6 +45,8 @@ enum sync_mode {
     SYNC_OS,       /* when written; on the disk when the kernel likes */
 };
 
+#define SEGMENT_BACKLOG_BYTES_MAX (UINT64_C(256) << 20)
+
 struct segment_writer;
 
 struct segment_writer_options {
@@ -52,6 +55,7 @@ struct segment_writer_options {
     struct wal_options wal; /* for the numbers and sizes of new segments */
     enum sync_mode sync;
     uint64_t sync_interval_usec;
+    struct residency *residency; /* tells what is in memory; NULL: reads wait for the disk */
     /* On the loop, later than the call that caused it: everything up to `group` is on the disk. */
     void (*on_synced)(void *ctx, uint64_t group);
     /* In the weaker modes, the same way: everything up to `group` is written. */
@@ -59,6 +63,9 @@ struct segment_writer_options {
     /* On the loop: a write or sync failed with -errno; nothing more is written. The process must
      * stop (R15). */
     void (*on_failed)(void *ctx, int error, const char *what);
+    /* On the loop, within the call or later: the disk is full, or no more. Meanwhile what is
+     * written waits in memory, and is tried again (R15); SEGMENT_BACKLOG_BYTES_MAX of it. */
+    void (*on_full)(void *ctx, bool full);
     void *ctx;
 };
 
@@ -80,5 +87,6 @@ int segment_writer_get(const struct segment_writer *w, uint32_t number, struct w
 /* Lets go of one of this writer's, after its file was removed. */
 void segment_writer_forget(struct segment_writer *w, uint32_t number);
 
-/* The shard_options.read of this writer and its set; ctx is the writer. */
+/* The shard_options.read of this writer and its set; ctx is the writer. -EAGAIN: not in memory;
+ * -ENOENT: no such bytes; -EIO: the disk failed (after bus_prepare; else the process ends). */
 int segment_writer_read(void *ctx, struct position at, size_t bytes, const uint8_t **ret);

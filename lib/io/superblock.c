@@ -1,5 +1,6 @@
 #include "io/superblock.h"
 
+#include "base/assert.h"
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/crc32c.h"
@@ -12,8 +13,8 @@
 #include <unistd.h>
 
 #define SUPERBLOCK_MAGIC      "KUMOSUP1"
-#define SUPERBLOCK_HEAD_BYTES 12 /* magic 8, crc 4; then one MessagePack array */
-#define SUPERBLOCK_BYTES_MAX  512
+#define SUPERBLOCK_HEAD_BYTES 12   /* magic 8, crc 4; then one MessagePack array */
+#define SUPERBLOCK_BYTES      4096 /* always: a spare takes the next one without needing room */
 
 static void close_fd(int *fd)
 {
@@ -86,7 +87,7 @@ static int decode(const uint8_t *p, size_t bytes, struct superblock *ret)
 int superblock_read(const char *dir, struct superblock *ret, struct io_error *error)
 {
     _cleanup_(close_fd) int fd = -1;
-    uint8_t bytes[SUPERBLOCK_BYTES_MAX];
+    uint8_t bytes[SUPERBLOCK_BYTES];
     char path[PATH_MAX];
     ssize_t n;
 
@@ -101,7 +102,7 @@ int superblock_read(const char *dir, struct superblock *ret, struct io_error *er
     if (n < 0) {
         return io_error_set(error, -errno, "%s can't be read: %s", path, strerror(errno));
     }
-    if (n < SUPERBLOCK_HEAD_BYTES || memcmp(bytes, SUPERBLOCK_MAGIC, 8) != 0 ||
+    if (n != SUPERBLOCK_BYTES || memcmp(bytes, SUPERBLOCK_MAGIC, 8) != 0 ||
         crc32c(0, bytes + SUPERBLOCK_HEAD_BYTES, (size_t) n - SUPERBLOCK_HEAD_BYTES) !=
             bytes_get_u32(bytes + 8) ||
         decode(bytes + SUPERBLOCK_HEAD_BYTES, (size_t) n - SUPERBLOCK_HEAD_BYTES, ret) < 0) {
@@ -113,10 +114,11 @@ int superblock_read(const char *dir, struct superblock *ret, struct io_error *er
     return 0;
 }
 
-/* The file's content at `path`, durable in itself. */
+/* The file's content at `path`, durable in itself. What was there is written over: on a full disk
+ * too. */
 static int write_file(const char *path, const struct buf *b)
 {
-    _cleanup_(close_fd) int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+    _cleanup_(close_fd) int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0640);
 
     if (fd < 0 || write(fd, b->data, buf_len(b)) != (ssize_t) buf_len(b) || fsync(fd) < 0) {
         return errno ? -errno : -EIO;
@@ -131,11 +133,21 @@ static int sync_dir(const char *dir)
     return fd < 0 || fsync(fd) < 0 ? -errno : 0;
 }
 
+/* The old one becomes the spare. */
+static int exchange(const char *spare, const char *path)
+{
+    if (renameat2(AT_FDCWD, spare, AT_FDCWD, path, RENAME_EXCHANGE) == 0) {
+        return 0;
+    }
+    return rename(spare, path) < 0 ? -errno : 0; /* the first one; or not every disk can exchange */
+}
+
 int superblock_write(const char *dir, const struct superblock *s, struct io_error *error)
 {
     _cleanup_(buf_free) struct buf b = { 0 };
     char path[PATH_MAX];
     char temporary[PATH_MAX];
+    size_t padding;
     int r;
 
     if (path_of(dir, "superblock", path) < 0 || path_of(dir, "superblock.new", temporary) < 0) {
@@ -143,12 +155,19 @@ int superblock_write(const char *dir, const struct superblock *s, struct io_erro
     }
     buf_append(&b, SUPERBLOCK_MAGIC "\0\0\0\0", SUPERBLOCK_HEAD_BYTES);
     encode(&b, s);
+    kumo_assert(buf_len(&b) <= SUPERBLOCK_BYTES);
+    padding = SUPERBLOCK_BYTES - buf_len(&b);
+    memset(buf_reserve(&b, padding), 0, padding);
+    b.end += padding;
     bytes_put_u32(b.data + 8,
                   crc32c(0, b.data + SUPERBLOCK_HEAD_BYTES, buf_len(&b) - SUPERBLOCK_HEAD_BYTES));
     errno = 0;
-    r = write_file(temporary, &b);
-    if (r == 0 && rename(temporary, path) < 0) {
-        r = -errno;
+    r = sync_dir(dir); /* what is written over is surely the spare, on the disk too */
+    if (r == 0) {
+        r = write_file(temporary, &b);
+    }
+    if (r == 0) {
+        r = exchange(temporary, path);
     }
     if (r == 0) {
         r = sync_dir(dir);

@@ -61,10 +61,10 @@ enum msg_method {
 
     /* server <-> server, shard to shard */
     MSG_PREPARES = 48, /* primary, notify: [[struct msg_prepare…]] */
-    MSG_ACKS, /* secondary, notify: [clock, [struct msg_at…]] seq = last contiguous durable (R2) */
+    MSG_ACKS, /* secondary, notify: [clock, space, [struct msg_at…]] last contiguous durable (R2) */
     MSG_RESEND,  /* secondary, notify: [[struct msg_at…]] send again from seq + 1 (R1) */
-    MSG_COMMITS, /* primary, notify: [clock, [struct msg_commit…]] committed up to seq; also the
-                    heartbeat */
+    MSG_COMMITS, /* primary, notify: [clock, space, [struct msg_commit…]] committed up to seq; also
+                    the heartbeat */
 
     /* kumoctl -> server's shard */
     MSG_PEEK_KEY =

@@ -444,14 +444,16 @@ void checkpoints_open(struct sim *s, struct server *sv)
 void checkpoints_floor(const struct sim *s, const struct server *sv, struct wal_floor *ret)
 {
     const struct manifest *m = &sv->manifest;
-    uint32_t highest = 0;
+    struct position highest = { 0 };
 
     manifest_floor(m, ret);
     for (uint32_t i = 0; i < m->partitions; i++) {
-        highest = MAX_OF(highest, ret->segment[i]);
+        if (position_compare(ret->x[i], highest) > 0) {
+            highest = ret->x[i];
+        }
     }
     for (uint32_t i = 0; s->o->plant == PLANT_TRUST_TOO_MUCH && i < m->partitions; i++) {
-        ret->segment[i] = highest;
+        ret->x[i] = highest;
     }
 }
 

@@ -60,7 +60,9 @@ static void op_answered(struct sim *s, struct key *key, struct lin_op *o, const 
         op_unknown(s, key, o);
         return;
     }
-    if (r->code == RESULT_REFUSED || r->code == RESULT_NO_SPACE || r->code == RESULT_DAMAGED) {
+    s->counts.no_space += r->code == RESULT_NO_SPACE;
+    if (r->code == RESULT_REFUSED || r->code == RESULT_DAMAGED ||
+        (r->code == RESULT_NO_SPACE && s->setup.fault_usec[FAULT_FULL] == 0)) {
         sim_fail(s, "a client was refused (%u) at key %s", r->code, key ? key->name : "-");
     }
     o->result = r->code;

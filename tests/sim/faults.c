@@ -94,6 +94,43 @@ static void pause_one(struct sim *s)
     }
 }
 
+static void space_told(struct sim *s, struct event *e)
+{
+    shard_space(s, e->who);
+}
+
+/* The shards hear of it a little later; of room only when what waited is written. */
+static void space_set(struct sim *s, struct server *sv, enum shard_space space)
+{
+    sim_trace(s, "server %u: its disk has %s", sv->index + 1,
+              space == SPACE_ROOM  ? "room"
+              : space == SPACE_LOW ? "little room"
+                                   : "no room");
+    sv->space = space;
+    for (uint32_t i = 0; i < sv->n_shards && sv->process.alive; i++) {
+        if (space != SPACE_FULL) {
+            shard_unblock(s, &sv->shards[i], true);
+        }
+        sim_after(s, sim_between(s, 0, 200 * USEC_PER_MSEC), &sv->process, space_told,
+                  &sv->shards[i], 0, NULL);
+    }
+}
+
+static void room_again(struct sim *s, struct event *e)
+{
+    space_set(s, e->who, SPACE_ROOM);
+}
+
+static void fill(struct sim *s)
+{
+    struct server *sv = server_draw(s);
+
+    if (sv->space == SPACE_ROOM) {
+        space_set(s, sv, sim_chance(s, 1, 3) ? SPACE_LOW : SPACE_FULL);
+        sim_after(s, sim_between(s, 10, 2500) * USEC_PER_MSEC, NULL, room_again, sv, 0, NULL);
+    }
+}
+
 static void strike(struct sim *s, enum fault f)
 {
     switch (f) {
@@ -126,6 +163,9 @@ static void strike(struct sim *s, enum fault f)
         return;
     case FAULT_CLIENT_KILL:
         client_crash(s, &s->clients[sim_between(s, 0, s->setup.clients - 1)]);
+        return;
+    case FAULT_FULL:
+        fill(s);
         return;
     case FAULT_STOP:
         checkpoints_stop(s, server_draw(s));
@@ -165,6 +205,7 @@ void faults_heal(struct sim *s)
     for (uint32_t i = 0; i < s->setup.servers; i++) {
         s->servers[i].process.paused_until_usec = 0;
         s->servers[i].doom = 0;
+        space_set(s, &s->servers[i], SPACE_ROOM);
         restart_plan(s, &s->servers[i]);
     }
 }

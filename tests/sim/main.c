@@ -49,7 +49,7 @@ static void setup_print(const struct sim *s)
 {
     static const char *const faults[_FAULT_MAX] = {
         "kill",  "power",        "power-all",    "break",       "stall", "pause",
-        "clock", "manager-kill", "manager-flip", "client-kill", "stop",
+        "clock", "manager-kill", "manager-flip", "client-kill", "stop",  "full",
     };
     const struct setup *u = &s->setup;
 
@@ -90,7 +90,11 @@ static void counts_print(const char *what, const struct counts *c)
            what, (unsigned long long) c->victims, (unsigned long long) c->resurrected,
            (unsigned long long) c->refused, (unsigned long long) c->copied,
            (unsigned long long) c->dropped);
-    printf("%s: %llu records read off the loop\n", what, (unsigned long long) c->cold);
+    printf(
+        "%s: %llu records read off the loop, %llu writes waited for a full disk, %llu operations "
+        "refused by one\n",
+        what, (unsigned long long) c->cold, (unsigned long long) c->blocked,
+        (unsigned long long) c->no_space);
     printf("%s: %llu events, %llu messages (%llu lost), %llu configurations of histories\n", what,
            (unsigned long long) c->events, (unsigned long long) c->messages,
            (unsigned long long) c->messages_lost, (unsigned long long) c->configurations);

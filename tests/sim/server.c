@@ -277,15 +277,63 @@ static void act_read(struct sim *s, struct shard_process *sp, const struct actio
               &sp->server->process, cold_read, sp, 0, kept);
 }
 
+/* ---- a full disk ---- */
+
+static void block(struct sim *s, struct shard_process *sp, const struct action *a)
+{
+    struct action *b;
+
+    mem_grow(&sp->blocked, &sp->cap_blocked, sp->n_blocked + 1, sizeof(*sp->blocked));
+    b = &sp->blocked[sp->n_blocked++];
+    *b = *a;
+    if (a->kind != ACTION_SYNC) {
+        b->file.data = mem_alloc(a->file.bytes);
+        memcpy((uint8_t *) b->file.data, a->file.data, a->file.bytes);
+    }
+    s->counts.blocked++;
+}
+
+static void act_log(struct sim *s, struct shard_process *sp, const struct action *a)
+{
+    if (a->kind == ACTION_SYNC) {
+        sync_ask(s, sp, a->group);
+    } else {
+        act_file(s, sp, a);
+    }
+}
+
+void shard_unblock(struct sim *s, struct shard_process *sp, bool write)
+{
+    for (size_t i = 0; i < sp->n_blocked; i++) {
+        struct action *a = &sp->blocked[i];
+        if (write && !s->failed) {
+            act_log(s, sp, a);
+        }
+        if (a->kind != ACTION_SYNC) {
+            free((uint8_t *) a->file.data);
+        }
+    }
+    sp->n_blocked = 0;
+}
+
+void shard_space(struct sim *s, struct shard_process *sp)
+{
+    if (sp->shard) {
+        shard_run(s, sp, &(struct shard_event){ .kind = SHARD_SPACE, .space = sp->server->space });
+    }
+}
+
 static void act(struct sim *s, struct shard_process *sp, const struct action *a)
 {
     switch (a->kind) {
     case ACTION_CREATE:
     case ACTION_WRITE:
-        act_file(s, sp, a);
-        return;
     case ACTION_SYNC:
-        sync_ask(s, sp, a->group);
+        if (sp->n_blocked > 0 || sp->server->space == SPACE_FULL) {
+            block(s, sp, a);
+        } else {
+            act_log(s, sp, a);
+        }
         return;
     case ACTION_PREPARE:
     case ACTION_ACK:
@@ -392,7 +440,8 @@ static void heartbeats(struct sim *s, struct event *e)
             }
             m = shard_message(SHARD_CLOCK, 0);
             m->event.from = sp->server->super.number;
-            m->event.clock_usec = real_usec;
+            m->event.clock.usec = real_usec;
+            m->event.clock.space = (uint8_t) sp->server->space;
             net_send(s, l, side, m);
         }
     }
@@ -479,6 +528,7 @@ void server_go(struct sim *s, struct server *sv, const struct message *registere
         struct shard_process *sp = &sv->shards[i];
         sim_after(s, sim_between(s, 0, SHARD_TICK_USEC), &sv->process, ticks, sp, 0, NULL);
         sim_after(s, sim_between(s, 0, 100) * USEC_PER_MSEC, &sv->process, heartbeats, sp, 0, NULL);
+        shard_space(s, sp);
     }
     net_up(s, END_SHARD, sv->index);
     checkpoints_run(s, sv);

@@ -133,6 +133,7 @@ static void faults_draw(struct sim *s)
     f[FAULT_MANAGER_FLIP] = fault_draw(s, 1000, 10000);
     f[FAULT_CLIENT_KILL] = fault_draw(s, 2000, 10000);
     f[FAULT_STOP] = fault_draw(s, 1000, 10000);
+    f[FAULT_FULL] = fault_draw(s, 300, 4000);
 }
 
 static void setup_draw(struct sim *s)

@@ -101,6 +101,10 @@ struct shard_process {
     uint64_t file_bytes;
     bool waits_for_log;
 
+    struct action *blocked; /* for the log, while the disk is full; the bytes are its own */
+    size_t n_blocked;
+    size_t cap_blocked;
+
     /* its part of a compaction */
     uint64_t asked_group; /* of the log: a sync of it was asked for */
     bool compact_runs;    /* the core copies */
@@ -146,6 +150,7 @@ enum server_life { LIFE_OFF, LIFE_STARTING, LIFE_REGISTERING, LIFE_ACCEPTING, LI
 
 struct server {
     struct sim *sim;
+    enum shard_space space; /* of its disk */
     struct process process;
     uint32_t index;
     uint8_t id[UUID_BYTES];
@@ -321,6 +326,7 @@ enum fault {
     FAULT_MANAGER_FLIP,
     FAULT_CLIENT_KILL,
     FAULT_STOP, /* a clean one, with a last generation of checkpoints */
+    FAULT_FULL, /* a disk has little room, or none */
     _FAULT_MAX,
 };
 
@@ -367,7 +373,9 @@ struct counts {
     uint64_t faults[_FAULT_MAX];
     uint64_t entries;
     uint64_t resends;
-    uint64_t cold; /* records read off the loop */
+    uint64_t no_space; /* operations refused by a full disk */
+    uint64_t blocked;  /* writes to the log that had to wait */
+    uint64_t cold;     /* records read off the loop */
     uint64_t messages;
     uint64_t messages_lost;
     uint64_t configurations; /* of the histories' check */
@@ -469,6 +477,10 @@ void server_accepted(struct sim *s, struct server *sv, const struct message *m);
 void server_refused(struct sim *s, struct server *sv);
 void server_go(struct sim *s, struct server *sv, const struct message *registered);
 void shard_run(struct sim *s, struct shard_process *sp, const struct shard_event *e);
+/* The disk has room again: what waited is written; or the process is gone, and it is forgotten. */
+void shard_unblock(struct sim *s, struct shard_process *sp, bool write);
+/* Tells the shard how much room its disk has. */
+void shard_space(struct sim *s, struct shard_process *sp);
 void shard_receive(struct sim *s, struct link *l, unsigned side, struct message *m);
 void shard_link_up(struct sim *s, struct link *l, unsigned side);
 /* What the process reads of its log, or NULL. */

@@ -321,6 +321,8 @@ static void shards_free(struct server *sv)
         }
         free(sp->held);
         free(sp->held_links);
+        shard_unblock(NULL, sp, false);
+        free(sp->blocked);
         *sp = (struct shard_process){ 0 };
     }
     for (size_t i = 0; i < sv->n_early; i++) {

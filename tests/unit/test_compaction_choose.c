@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 /* Four partitions; shard 0 of 2 has written nothing since segment 10, shard 1 is at 41. */
-static uint32_t x[] = { 10, 41, 10, 39 };
+static struct position x[] = { { 10, 50 }, { 41, 0 }, { 10, 50 }, { 39, 7 } };
 static const struct wal_floor floor_skewed = { 4, x };
 
 static void test_floor_is_by_stream(void **state)
@@ -27,7 +27,7 @@ static void test_floor_is_by_stream(void **state)
 
 static void test_lower_of_two_generations(void **state)
 {
-    uint32_t before[] = { 8, 43, 10, 20 };
+    struct position before[] = { { 8, 0 }, { 43, 0 }, { 10, 40 }, { 20, 0 } };
     struct wal_floor other = { 4, before };
     struct wal_floor none = { 0 };
     struct wal_floor f;
@@ -35,9 +35,10 @@ static void test_lower_of_two_generations(void **state)
     (void) state;
     wal_floor_copy(&floor_skewed, &f);
     wal_floor_lower(&f, &other);
-    assert_int_equal(f.segment[0], 8);
-    assert_int_equal(f.segment[1], 41);
-    assert_int_equal(f.segment[3], 20);
+    assert_int_equal(f.x[0].segment, 8);
+    assert_int_equal(f.x[1].segment, 41);
+    assert_int_equal(f.x[2].offset, 40);
+    assert_int_equal(f.x[3].segment, 20);
     wal_floor_lower(&f, &none);
     assert_int_equal(wal_floor_of(&f, 1, 2), 0);
     wal_floor_free(&f);

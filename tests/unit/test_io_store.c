@@ -208,6 +208,8 @@ struct rig {
     struct actions actions;
     uint64_t synced;
     int error;
+    bool full; /* says the writer */
+    unsigned n_full;
 };
 
 static void on_synced(void *ctx, uint64_t group)
@@ -232,6 +234,14 @@ static void on_failed(void *ctx, int error, const char *what)
     (void) what;
 }
 
+static void on_full(void *ctx, bool full)
+{
+    struct rig *r = ctx;
+
+    r->full = full;
+    r->n_full += full;
+}
+
 static void rig_open(struct rig *r, enum sync_mode sync, uint64_t start)
 {
     struct io_error error;
@@ -242,6 +252,7 @@ static void rig_open(struct rig *r, enum sync_mode sync, uint64_t start)
         .on_synced = on_synced,
         .on_written = on_written,
         .on_failed = on_failed,
+        .on_full = on_full,
         .ctx = r,
     };
 

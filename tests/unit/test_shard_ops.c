@@ -210,7 +210,7 @@ static void clock_tell(struct rig *g, uint32_t server, uint32_t from, int64_t sk
 {
     struct shard_event e = { .kind = SHARD_CLOCK, .from = from };
 
-    e.clock_usec = (uint64_t) ((int64_t) (RIG_T0_USEC + g->boot_usec) + skew_usec);
+    e.clock.usec = (uint64_t) ((int64_t) (RIG_T0_USEC + g->boot_usec) + skew_usec);
     rig_step(g, server, &e);
 }
 
