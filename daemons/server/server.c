@@ -2,6 +2,7 @@
 
 #include "base/cleanup.h"
 #include "base/mem.h"
+#include "io/bus.h"
 #include "io/daemon.h"
 #include "io/log.h"
 #include "server_private.h"
@@ -89,6 +90,7 @@ int server_start_shards(struct server *s, struct io_error *error)
         .set = &s->segments,
         .checkpoints = &s->checkpoints,
         .checkpoint_writer = s->checkpoint_writer,
+        .readers = s->readers,
         .sync = (enum sync_mode) s->settings->sync,
         .sync_interval_usec = s->settings->sync_interval_usec,
         .incarnation = s->superblock.incarnation.counter,
@@ -294,6 +296,12 @@ static int start(struct server *s, struct io_error *error)
         }
     }
     if (r == 0) {
+        r = readers_new((unsigned) s->settings->io_threads, &s->readers);
+        if (r < 0) {
+            io_error_set(error, r, "no threads for reading: %s", strerror(-r));
+        }
+    }
+    if (r == 0) {
         r = listen_all(s, error);
     }
     if (r == 0 && s->superblock.partitions > 0) {
@@ -346,6 +354,7 @@ static void stop(struct server *s)
     for (uint32_t i = 0; i < s->n_shards; i++) {
         s->shards[i] = shard_thread_free(s->shards[i]);
     }
+    s->readers = readers_free(s->readers);
     s->n_shards = 0;
     (void) loop_turn(s->loop, false); /* what the threads posted last */
     compaction_live_free(&s->compactor.live);
@@ -385,6 +394,7 @@ int server_run(struct settings *settings)
     if (settings->threads == 0) {
         settings->threads = (uint64_t) MAX_OF(1, MIN_OF(4, sysconf(_SC_NPROCESSORS_ONLN)));
     }
+    (void) bus_prepare();
     r = start_daemon(&s, &error);
     if (r < 0) {
         log_error("%s", error.text);

@@ -63,6 +63,7 @@ struct server {
     struct segment_set segments;
     struct checkpoint_set checkpoints; /* what was found at the start */
     struct checkpoint_writer *checkpoint_writer;
+    struct readers *readers;
     struct generation generation;
     struct compactor compactor;
     struct room room;

@@ -1,6 +1,7 @@
 #include "settings.h"
 
 #include "io/log.h"
+#include "io/readers.h"
 #include "wire/msg.h"
 
 #include <stddef.h>
@@ -23,6 +24,8 @@ static const struct conf_option options[] = {
       .help = "name shown to the operator; default: the host's name" },
     { OPTION("threads", CONF_UINT, threads), .min = 1, .max = SHARDS_MAX, .default_value = "auto",
       .word = "auto", .word_value = 0, .help = "shards; auto: as many as cores, at most 4" },
+    { OPTION("io-threads", CONF_UINT, io_threads), .min = 1, .max = READERS_THREADS_MAX,
+      .default_value = "4", .help = "threads that read records which are not in memory" },
     { OPTION("sync", CONF_ENUM, sync), .default_value = "always", .names = sync_names,
       .help = "when a write counts as kept: on disk, or soon to be there" },
     { OPTION("sync-interval", CONF_DURATION, sync_interval_usec), .min = 1000, .max = 60000000,

@@ -13,6 +13,7 @@ struct settings {
     char *data_dir;
     char *name; /* NULL: the host's name */
     uint64_t threads;
+    uint64_t io_threads;
     int sync; /* enum sync_mode */
     uint64_t sync_interval_usec;
     uint64_t checkpoint_log_bytes;

@@ -4,6 +4,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "io/loop.h"
+#include "io/residency.h"
 #include "shard_thread.h"
 
 #include <pthread.h>
@@ -61,6 +62,9 @@ struct shard_thread {
     pthread_t thread;
     struct shard *shard;
     struct segment_writer *writer;
+    struct residency *residency;
+    struct reader *reader;
+    int log_fd; /* the folder, for the reader */
     struct actions actions;
     bool stopping;
     bool failed;

@@ -9,10 +9,12 @@
 #include "shard_private.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #define HEARTBEAT_USEC 100000
 #define LOOKS_PER_ROOM 4 /* how often the disk is looked at while what it has is used up */
@@ -140,6 +142,34 @@ void shard_thread_fail(struct shard_thread *t, const char *why)
 
 /* ---- carrying out ---- */
 
+struct refused_read {
+    struct shard_thread *thread;
+    uint64_t number;
+};
+
+static void refused_deliver(void *arg)
+{
+    struct refused_read *f = arg;
+    struct shard_event e = { .kind = SHARD_READ };
+
+    e.read.number = f->number;
+    e.read.error = -EBUSY;
+    shard_thread_step(f->thread, &e);
+    free(f);
+}
+
+/* Too many reads are under way: told by the next step, not within this one. */
+static void read_refused(struct shard_thread *t, uint64_t number)
+{
+    struct refused_read *f = mem_alloc(sizeof(*f));
+
+    *f = (struct refused_read){ t, number };
+    if (loop_post(t->loop, refused_deliver, f) < 0) {
+        free(f);
+        shard_thread_fail(t, "the loop's mailbox is full");
+    }
+}
+
 static void act(struct shard_thread *t, const struct action *a)
 {
     switch (a->kind) {
@@ -170,6 +200,11 @@ static void act(struct shard_thread *t, const struct action *a)
         return;
     case ACTION_COMPACTED:
         shard_compact_done(t, a);
+        return;
+    case ACTION_READ:
+        if (reader_ask(t->reader, a->read.number, a->read.at, a->read.bytes) < 0) {
+            read_refused(t, a->read.number);
+        }
         return;
     case ACTION_DAMAGED:
         log_ratelimit(
@@ -331,6 +366,14 @@ static void on_written(void *ctx, uint64_t group)
     shard_thread_step(ctx, &(struct shard_event){ .kind = SHARD_WRITTEN, .group = group });
 }
 
+static void on_read(void *ctx, uint64_t number, int error, const uint8_t *data, size_t bytes)
+{
+    struct shard_event e = { .kind = SHARD_READ };
+
+    e.read = (struct shard_read){ number, error, data, bytes };
+    shard_thread_step(ctx, &e);
+}
+
 static void on_write_failed(void *ctx, int error, const char *what)
 {
     char why[200];
@@ -392,6 +435,7 @@ static void *thread_main(void *arg)
     t->stopping = true;
     clients_close(t);
     peers_close(t);
+    t->reader = reader_free(t->reader);
     t->writer = segment_writer_free(t->writer);
     return NULL;
 }
@@ -400,7 +444,12 @@ static void thread_free(struct shard_thread *t)
 {
     shard_checkpoint_end(t);
     shard_free(t->shard);
+    reader_free(t->reader);
     segment_writer_free(t->writer);
+    residency_free(t->residency);
+    if (t->log_fd >= 0) {
+        close(t->log_fd);
+    }
     loop_timer_free(t->timer);
     loop_free(t->loop);
     actions_free(&t->actions);
@@ -429,13 +478,29 @@ int shard_thread_start(const struct shard_thread_options *o, struct shard_thread
     int r;
 
     t->o = *o;
+    t->log_fd = -1;
     list_init(&t->dirty_clients);
     r = loop_new(&t->loop);
     if (r == 0) {
         t->timer = loop_timer_new(t->loop, on_tick, t);
         loop_add_turn_end(t->loop, on_turn_end, t);
+        t->residency = residency_new();
         w.loop = t->loop;
+        w.residency = t->residency;
         r = segment_writer_new(&w, &t->writer);
+    }
+    if (r == 0) {
+        t->log_fd = open(o->set->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        r = t->log_fd < 0 ? -errno : 0;
+    }
+    if (r == 0) {
+        t->reader = reader_new(&(struct reader_options){
+            .pool = o->readers,
+            .loop = t->loop,
+            .dir_fd = t->log_fd,
+            .on_read = on_read,
+            .ctx = t,
+        });
     }
     if (r == 0) {
         t->o.shard.index_open = index_tc_open;

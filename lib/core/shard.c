@@ -328,11 +328,11 @@ void shard_note_commit(struct shard *s, struct replica *r)
     wal_append(&s->log, FRAME_COMMIT, r->partition, r->view, bytes, sizeof(bytes));
 }
 
-/* Notes commits in the log: beside other frames, or when they are due; they never hurry a sync by
- * themselves, because nothing waits for them. */
+/* Notes commits in the log, now and then: nothing waits for it, and one note does for all commits
+ * of a partition since the one before. */
 static void note_commits(struct shard *s)
 {
-    if (!wal_dirty(&s->log) && !s->commits_due) {
+    if (!s->commits_due) {
         return;
     }
     s->commits_due = false;
