@@ -53,7 +53,7 @@ static void generation_begin(struct server *s)
     g->manifest.items = mem_zalloc(g->manifest.partitions, sizeof(*g->manifest.items));
     log_debug("checkpoint generation %llu begins", (unsigned long long) g->number);
     for (uint32_t i = 0; i < s->n_shards; i++) {
-        if (shard_thread_checkpoint(s->shards[i], g->number) < 0) {
+        if (shard_thread_checkpoint(s->shards[i], g->number, g->last) < 0) {
             struct shard_generation none = { .generation = g->number, .status = -ENOBUFS };
             checkpointer_shard_done(s, &none);
         }

@@ -1,5 +1,6 @@
 /* A shard's part of a generation of checkpoints: one partition after the other, copied between two
  * steps, written by the checkpoint writer's thread, at a bounded rate. */
+#include "io/clock.h"
 #include "io/log.h"
 #include "shard_private.h"
 
@@ -51,7 +52,7 @@ static void on_appended(void *ctx, int status)
 {
     struct shard_thread *t = ctx;
     struct checkpoint_run *c = &t->checkpoint;
-    uint64_t bytes;
+    uint64_t pause_usec;
 
     if (t->stopping) {
         return;
@@ -60,8 +61,9 @@ static void on_appended(void *ctx, int status)
         report(t, status);
         return;
     }
-    bytes = c->items[c->n - 1].bytes;
-    loop_timer_start(c->timer, MAX_OF(1, bytes * 1000000 / CHECKPOINT_BYTES_PER_SEC));
+    pause_usec = MAX_OF(c->took_usec * (CHECKPOINT_SHARE - 1),
+                        c->items[c->n - 1].bytes * 1000000 / CHECKPOINT_BYTES_PER_SEC);
+    loop_timer_start(c->timer, c->hurry ? 1 : MAX_OF(1, pause_usec));
 }
 
 static void on_timer(void *ctx)
@@ -86,7 +88,9 @@ static void take_next(struct shard_thread *t)
     }
     it = &c->items[c->n++];
     *it = (struct manifest_item){ .partition = (uint16_t) partition, .file = (uint16_t) l->shard };
+    c->took_usec = clock_boot_usec();
     r = checkpoint_take(t->shard, (uint16_t) partition, &b, &c->live, &it->x, &group);
+    c->took_usec = clock_boot_usec() - c->took_usec;
     if (r < 0) {
         buf_free(&b);
         report(t, r);
@@ -100,7 +104,7 @@ static void take_next(struct shard_thread *t)
                              t->loop, on_appended, t);
 }
 
-void shard_checkpoint_begin(struct shard_thread *t, uint64_t generation)
+void shard_checkpoint_begin(struct shard_thread *t, uint64_t generation, bool hurry)
 {
     struct checkpoint_run *c = &t->checkpoint;
 
@@ -111,6 +115,7 @@ void shard_checkpoint_begin(struct shard_thread *t, uint64_t generation)
         c->timer = loop_timer_new(t->loop, on_timer, t);
     }
     c->running = true;
+    c->hurry = hurry;
     c->generation = generation;
     c->n = 0;
     c->offset = 0;

@@ -42,11 +42,14 @@ struct client {
 };
 
 #define CHECKPOINT_BYTES_PER_SEC (64u << 20)
+#define CHECKPOINT_SHARE         10 /* of the loop's time: one part in so many */
 
 /* This shard's part of a generation of checkpoints. */
 struct checkpoint_run {
     bool running;
+    bool hurry; /* the server stops: no pauses */
     uint64_t generation;
+    uint64_t took_usec; /* the last partition */
     struct manifest_item *items;
     size_t n;        /* taken so far */
     uint64_t offset; /* in the file */
@@ -110,7 +113,7 @@ void shard_thread_hello(const struct shard_thread *t, uint32_t shard, struct buf
 void shard_thread_report_checkpoint(struct shard_thread *t, const struct shard_generation *g);
 
 /* ---- shard_checkpoint.c ---- */
-void shard_checkpoint_begin(struct shard_thread *t, uint64_t generation);
+void shard_checkpoint_begin(struct shard_thread *t, uint64_t generation, bool hurry);
 int shard_checkpoint_load(struct shard_thread *t);
 void shard_checkpoint_end(struct shard_thread *t);
 

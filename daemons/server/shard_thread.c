@@ -551,6 +551,7 @@ struct order {
     } kind;
     uint32_t segment;
     enum shard_space space;
+    bool hurry;
     uint64_t low_bytes;
     uint64_t generation;
     size_t n;
@@ -590,7 +591,7 @@ static void order_run(void *arg)
     } else if (o->kind == ORDER_ADOPT && !t->stopping) {
         clients_adopt(t, TAKE_PTR(o->parcel));
     } else if (o->kind == ORDER_CHECKPOINT && !t->stopping) {
-        shard_checkpoint_begin(t, o->generation);
+        shard_checkpoint_begin(t, o->generation, o->hurry);
     } else if (o->kind == ORDER_COMPACT && !t->stopping) {
         shard_compact_begin(t, o->segment);
     } else if (o->kind == ORDER_FORGET && !t->stopping) {
@@ -661,12 +662,13 @@ int shard_thread_adopt(struct shard_thread *t, struct rpc_parcel *parcel)
     return order_post(o);
 }
 
-int shard_thread_checkpoint(struct shard_thread *t, uint64_t generation)
+int shard_thread_checkpoint(struct shard_thread *t, uint64_t generation, bool hurry)
 {
     struct order *o = order_new(t);
 
     o->kind = ORDER_CHECKPOINT;
     o->generation = generation;
+    o->hurry = hurry;
     return order_post(o);
 }
 

@@ -82,8 +82,9 @@ int shard_thread_peers(struct shard_thread *t, struct peer_table *table);
 /* Takes a connection over whose hello asks for this shard. */
 int shard_thread_adopt(struct shard_thread *t, struct rpc_parcel *parcel);
 
-/* Takes part in a generation of checkpoints; on_checkpointed follows. */
-int shard_thread_checkpoint(struct shard_thread *t, uint64_t generation);
+/* Takes part in a generation of checkpoints; on_checkpointed follows. `hurry`: nobody waits for
+ * this loop any more. */
+int shard_thread_checkpoint(struct shard_thread *t, uint64_t generation, bool hurry);
 
 /* Copies what is needed of a segment; on_compacted follows. */
 int shard_thread_compact(struct shard_thread *t, uint32_t segment);

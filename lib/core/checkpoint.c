@@ -197,6 +197,7 @@ static int load_records(struct replica *r, const uint8_t *p, const uint8_t *end,
             return -ENOMEM;
         }
         digest += replica_digest_of(r, p + 1, key_len, &rec);
+        r->n_expiring += rec.expiry_sec != 0;
         p += 1 + key_len + INDEX_RECORD_BYTES;
     }
     return p == end && digest == r->digest ? 0 : -EBADMSG;

@@ -171,14 +171,20 @@ static struct relocation *relocation_add(struct shard *s, const struct frame *f,
     return l;
 }
 
-static void drop(struct shard *s, struct replica *r, const struct frame *f, const struct entry *e,
-                 struct position at)
+void compaction_gone(struct shard *s, struct replica *r, uint64_t seq, const uint8_t *key,
+                     size_t key_len)
 {
-    struct frame_gone gone = { e->name.seq, r->time_usec, e->key, e->key_len };
+    struct frame_gone gone = { seq, r->time_usec, key, key_len };
     uint8_t bytes[FRAME_GONE_BYTES_MAX];
 
     wal_append(&s->log, FRAME_GONE, r->partition, r->view, bytes, frame_gone_encode(&gone, bytes));
-    r->horizon_seq = MAX_OF(r->horizon_seq, e->name.seq);
+    r->horizon_seq = MAX_OF(r->horizon_seq, seq);
+}
+
+static void drop(struct shard *s, struct replica *r, const struct frame *f, const struct entry *e,
+                 struct position at)
+{
+    compaction_gone(s, r, e->name.seq, e->key, e->key_len);
     relocation_add(s, f, at)->group = s->log.group;
     s->compaction.dropped++;
 }

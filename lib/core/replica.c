@@ -337,8 +337,10 @@ void replica_index_put(struct shard *s, struct replica *r, const uint8_t *key, s
     }
     if (replaced > 0) {
         r->digest -= replica_digest_of(r, key, key_len, &old);
+        r->n_expiring -= old.expiry_sec != 0;
     }
     r->digest += replica_digest_of(r, key, key_len, rec);
+    r->n_expiring += rec->expiry_sec != 0;
 }
 
 void replica_index_drop(struct replica *r, const uint8_t *key, size_t key_len)
@@ -347,6 +349,7 @@ void replica_index_drop(struct replica *r, const uint8_t *key, size_t key_len)
 
     if (r->index->ops->drop(r->index, key, key_len, &old) > 0) {
         r->digest -= replica_digest_of(r, key, key_len, &old);
+        r->n_expiring -= old.expiry_sec != 0;
     }
 }
 

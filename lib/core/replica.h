@@ -69,6 +69,8 @@ struct replica {
     uint64_t progress_usec; /* boot time of the last commit, resend or change of view */
 
     uint64_t digest;                  /* replica_index_put */
+    uint64_t n_expiring;              /* records in the index that have an end */
+    uint64_t swept_flush_seq;         /* what this flush killed has left the index */
     uint64_t horizon_seq;             /* highest seq of a dropped tombstone or dead record */
     uint64_t time_usec;               /* partition time given out so far (R13) */
     struct flush_mark flush;          /* of what is committed */
@@ -153,6 +155,8 @@ struct shard {
     bool halted;
     enum shard_space space;
     struct compaction compaction;
+    size_t sweep_next;   /* replica, counted on */
+    uint64_t sweep_usec; /* boot time of the next one */
 
     /* of the step in progress */
     struct actions *out;
@@ -241,11 +245,19 @@ void compaction_go_on(struct shard *s);
 /* What became durable goes to the index. */
 void compaction_synced(struct shard *s);
 void compaction_free(struct shard *s);
+/* Notes in the log that a dead record leaves the index, and raises the horizon. */
+void compaction_gone(struct shard *s, struct replica *r, uint64_t seq, const uint8_t *key,
+                     size_t key_len);
 int compaction_replay_copy(struct shard *s, struct replica *r, const struct frame *f,
                            struct position at);
 int compaction_replay_gone(struct replica *r, const struct frame *f);
 /* Notes the replica's commit in the log now, if that is owed. */
 void shard_note_commit(struct shard *s, struct replica *r);
+
+/* ---- sweep.c ---- */
+
+/* Looks through one partition, when it is time. */
+void sweep_tick(struct shard *s);
 
 /* ---- parked.c: operations that wait for the disk ---- */
 

@@ -309,6 +309,7 @@ static void tick(struct shard *s)
     for (size_t i = 0; i < s->n_replicas; i++) {
         tick_replica(s, &s->replicas[i]);
     }
+    sweep_tick(s);
     if (s->now.boot_usec - s->commits_usec >= SHARD_COMMIT_USEC) {
         s->commits_usec = s->now.boot_usec;
         s->commits_due = true;

@@ -27,10 +27,14 @@
 #define SHARD_RESEND_USEC 1000000 /* a tail without progress is sent again */
 #define SHARD_ACCUSE_USEC 500000  /* a view is asked for again */
 
+#define SWEEP_USEC_DEFAULT (UINT64_C(300) * 1000000) /* a pass through all partitions of a shard */
+#define SWEEP_RECORDS_MAX  1024                      /* dropped in one step */
+
 struct shard_options {
     struct wal_options log;
     uint32_t server; /* own number in the cluster */
     size_t value_bytes_max;
+    uint64_t sweep_usec; /* 0: SWEEP_USEC_DEFAULT */
     index_open_fn index_open;
     void *index_ctx;
     /* The bytes of a committed entry of this server's log; they stay readable until the next step.

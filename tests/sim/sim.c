@@ -165,6 +165,7 @@ static void setup_draw(struct sim *s)
     u->checkpoint_usec = sim_chance(s, 1, 6) ? 0 : sim_between(s, 100, 4000) * USEC_PER_MSEC;
     u->checkpoint_pause_usec = sim_chance(s, 1, 2) ? USEC_PER_MSEC : 300 * USEC_PER_MSEC;
     u->damage = sim_chance(s, 1, 2);
+    u->sweep_usec = sim_between(s, 1, 20) * USEC_PER_SEC / 2;
     u->cold_chance = sim_chance(s, 1, 2) ? 0 : sim_between(s, 1, 3);
     u->compaction_chance = sim_chance(s, 1, 4) ? 0 : sim_between(s, 1, 4);
     u->compaction_crashes = sim_chance(s, 1, 2);

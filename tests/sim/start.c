@@ -78,6 +78,7 @@ void server_shard_options(struct sim *s, struct server *sv, uint32_t shard, uint
                  .segment_bytes = s->setup.segment_bytes },
         .server = sv->super.number,
         .value_bytes_max = SIM_VALUE_BYTES,
+        .sweep_usec = s->setup.sweep_usec,
         .index_open = plant_index_open,
         .index_ctx = s,
         .read = log_read,
