@@ -38,6 +38,9 @@ MINUTES     ?= 1
 FUZZ        ?=
 FUZZFLAGS   ?=
 FILES       ?=
+CYCLES      ?= 300
+CRASHFLAGS  ?=
+BENCHFLAGS  ?=
 
 # --- flags ----------------------------------------------------------------------------------------
 
@@ -70,7 +73,7 @@ IO_CFLAGS     = $(call lazy,IO_CFLAGS,$(call pkg,--cflags $(IO_PKGS)))
 # The static libraft.a, and by hand what it needs: raft.pc names neither libuv nor lz4.
 IO_LIBS       = $(call lazy,IO_LIBS,-l:libraft.a $(call pkg,--libs $(IO_PKGS)) -pthread)
 XXH_LIBS      = $(call lazy,XXH_LIBS,$(call pkg,--libs libxxhash))
-READLINE_LIBS = $(call lazy,READLINE_LIBS,$(call pkg,--libs readline))
+CTL_LIBS      = $(call lazy,CTL_LIBS,$(call pkg,--libs readline jansson))
 CMOCKA_LIBS   = $(call lazy,CMOCKA_LIBS,$(call pkg,--libs cmocka))
 MSGPACK_PKG   = $(shell pkg-config --exists msgpack-c && echo msgpack-c || echo msgpack)
 MSGPACK_LIBS  = $(call lazy,MSGPACK_LIBS,$(call pkg,--libs $(MSGPACK_PKG)))
@@ -103,7 +106,7 @@ UNITS    := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 .PHONY: all programs tests
 all: programs
 programs: $(EVERY) $(PROGRAMS)
-tests: $(LIN) $(SIM) $(UNITS)
+tests: $(LIN) $(SIM) $(UNITS) $(STORE)
 
 # --- rules ----------------------------------------------------------------------------------------
 
@@ -116,7 +119,7 @@ endef
 $(BUILD)/flags: FORCE
 	$(call stamp,$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS))
 $(BUILD)/sources: FORCE
-	$(call stamp,$(foreach l,$(LIBS),$($(l)_SRC)) $(foreach d,$(DAEMONS),$($(d)_SRC)) $(CTL_SRC) $(LIN_SRC) $(SIM_SRC))
+	$(call stamp,$(foreach l,$(LIBS),$($(l)_SRC)) $(foreach d,$(DAEMONS),$($(d)_SRC)) $(CTL_SRC) $(LIN_SRC) $(SIM_SRC) $(BENCH_STORE_SRC) $(STORE_SRC))
 
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -143,16 +146,43 @@ $(BUILD)/$(1): $(call objects,$(2)) $(3) $(BUILD)/sources
 	$$(call say,LD,$$@)$$(CC) $$(ALL_LDFLAGS) -o $$@ $$(filter %.o,$$^) $$(filter %.a,$$^) $(4)
 endef
 $(foreach d,$(DAEMONS),$(eval $(call program_rule,kumo-$(d),$($(d)_SRC),$(EVERY),$$(IO_LIBS) $$(XXH_LIBS))))
-$(eval $(call program_rule,kumoctl,$(CTL_SRC),$(EVERY),$$(READLINE_LIBS) $$(IO_LIBS) $$(XXH_LIBS)))
+$(eval $(call program_rule,kumoctl,$(CTL_SRC),$(EVERY),$$(CTL_LIBS) $$(IO_LIBS) $$(XXH_LIBS)))
 $(eval $(call program_rule,kumo-sim,$(SIM_SRC),$(LIN) $(PURE),$$(XXH_LIBS)))
 
 # Unit tests. Only those named test_io_* see lib/io: the others prove that the rest works without it.
 unit_archives = $(if $(filter test_io_%,$(1)),$(EVERY),$(if $(filter test_lin%,$(1)),$(LIN)) $(PURE))
 unit_libs     = $(if $(filter test_io_%,$(1)),$$(IO_LIBS),$(if $(filter test_wire_%,$(1)),$$(MSGPACK_LIBS)))
-$(foreach t,$(notdir $(UNITS)),$(eval $(call program_rule,tests/$(t),tests/unit/$(t).c,$(call \
-    unit_archives,$(t)),$(call unit_libs,$(t)) $$(XXH_LIBS) $$(CMOCKA_LIBS))))
+unit_sources  = tests/unit/$(1).c $(if $(filter test_io_records,$(1)),$(RECORD_SRC))
+RECORD_SRC   := ctl/record_file.c ctl/record_json.c ctl/record_keys.c
+$(foreach t,$(notdir $(UNITS)),$(eval $(call program_rule,tests/$(t),$(call unit_sources,$(t)),$(call \
+    unit_archives,$(t)),$(if $(filter test_io_records,$(t)),$$(CTL_LIBS)) $(call \
+    unit_libs,$(t)) $$(XXH_LIBS) $$(CMOCKA_LIBS))))
+
+# Tests of the store: the server's own code over a shim under its file calls (tests/store/shim.h).
+comma         := ,
+STORE_TESTS   := $(basename $(notdir $(wildcard tests/store/power.c tests/store/faults.c tests/store/flips.c)))
+STORE_SRC     := $(filter-out $(STORE_TESTS:%=tests/store/%.c),$(sort $(wildcard tests/store/*.c))) \
+                 $(filter-out daemons/server/main.c daemons/server/manager_link.c daemons/server/offline%,$(server_SRC))
+STORE_WRAPPED := open openat close write pwrite ftruncate truncate fsync fdatasync rename renameat2 \
+                 unlink unlinkat mkdir mmap malloc calloc realloc
+STORE         := $(STORE_TESTS:%=$(BUILD)/tests/store/%)
+$(BUILD)/obj/tests/store/%.o: EXTRA_CFLAGS = -Itests $(IO_CFLAGS)
+$(foreach t,$(STORE_TESTS),$(eval $(call program_rule,tests/store/$(t),tests/store/$(t).c $(STORE_SRC),$(EVERY),\
+    $(STORE_WRAPPED:%=-Wl$(comma)--wrap=%) $$(IO_LIBS) $$(XXH_LIBS))))
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+
+# --- the bench of the store: kumo-server but for its connections, which the bench defines ---------
+
+BENCH_STORE_SRC := $(sort $(wildcard tests/bench/store_*.c))
+BENCH_STORE     := $(if $(BENCH_STORE_SRC),$(BUILD)/tests/bench-store)
+$(BUILD)/obj/tests/bench/store_%.o: EXTRA_CFLAGS = -Itests -Idaemons/server $(IO_CFLAGS)
+$(eval $(call program_rule,tests/bench-store,$(BENCH_STORE_SRC) $(filter-out \
+    $(addprefix daemons/server/,main.c clients.c manager_link.c),$(server_SRC)),$(EVERY),$$(IO_LIBS) $$(XXH_LIBS)))
+
+.PHONY: bench-store
+bench-store: $(BENCH_STORE)
+	$(Q)$(BENCH_STORE) $(BENCHFLAGS)
 
 # --- fuzzers: base, wire and core once more, by clang with libFuzzer ------------------------------
 
@@ -171,8 +201,13 @@ $(BUILD)/fuzz/libfuzzed.a: $(FUZZ_OBJ) $(BUILD)/sources
 $(FUZZERS): $(BUILD)/fuzz/%: $(BUILD)/fuzz/obj/tests/fuzz/%.o $(BUILD)/fuzz/libfuzzed.a
 	$(call say,LD,$@)$(CLANG) $(FUZZ_CFLAGS) -fsanitize=fuzzer -o $@ $^ $(XXH_LIBS)
 
+# Makes the corpora of segment, checkpoint and manifest anew, after a change of their formats:
+# make_corpus tests/fuzz/corpus
+$(BUILD)/fuzz/make_corpus: $(BUILD)/fuzz/obj/tests/fuzz/make_corpus.o $(BUILD)/fuzz/libfuzzed.a
+	$(call say,LD,$@)$(CLANG) $(FUZZ_CFLAGS) -o $@ $^ $(XXH_LIBS)
+
 .PHONY: fuzz fuzzers
-fuzzers: $(FUZZERS)
+fuzzers: $(FUZZERS) $(BUILD)/fuzz/make_corpus
 fuzz: $(if $(FUZZ),$(BUILD)/fuzz/fuzz_$(FUZZ),$(FUZZERS))
 	@failed=0; for name in $(or $(FUZZ),$(FUZZ_NAMES)); do \
 	    own=$(BUILD)/fuzz/corpus/$$name; log=$(BUILD)/fuzz/$$name.log; seeds=; \
@@ -201,7 +236,7 @@ SCRIPTS = $(shell find tests/cluster tests/clients -maxdepth 1 -name 'test_*' -t
 check:
 	@./tests/deps build test
 	@$(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS)) all tests
-	@./tests/run -j $(JOBS) $(UNITS) $(if $(SIM),--sim $(SIM) 1 $(CHECK_SEEDS)) ./tests/tidy/check -- $(SCRIPTS)
+	@./tests/run -j $(JOBS) $(UNITS) $(STORE) $(if $(SIM),--sim $(SIM) 1 $(CHECK_SEEDS)) ./tests/tidy/check -- $(SCRIPTS)
 
 unit: $(UNITS)
 	@./tests/run -j $(JOBS) $(UNITS)
@@ -215,6 +250,10 @@ tidy: $(EVERY)
 
 format:
 	@./tests/tidy/format $(FILES)
+
+.PHONY: crash
+crash: programs
+	@./tests/crash/crash --cycles $(CYCLES) $(if $(SEED),--seed $(SEED)) $(CRASHFLAGS)
 
 up: deps
 	@$(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS)) all
@@ -255,6 +294,8 @@ help:
 	@echo 'make sim SEED=n             replay one seed of the simulator'
 	@echo 'make sim SEED_FROM=n SEEDS=k   run k seeds, on all cores; SIMFLAGS="..." is passed on'
 	@echo 'make fuzz MINUTES=n [FUZZ=name]   run each fuzzer, or one, for n minutes'
+	@echo 'make crash CYCLES=n [SEED=n] [CRASHFLAGS="--sync os"]   kill -9 under load, n times, against a model'
+	@echo 'make bench-store [BENCHFLAGS=--quick]   figures of the store; prints, never judges'
 	@echo 'make tidy                   includes, symbols, format, sizes, words; make format [FILES=...] mends the format'
 	@echo 'make up, make down          start and stop a cluster on this machine'
 	@echo 'make install DESTDIR= PREFIX=/usr/local'

@@ -107,6 +107,11 @@ int identity_open(struct server *s, struct io_error *error)
         manifest_floor(&s->checkpoints.manifest, &floor);
     }
     r = segment_set_check(&s->segments, &floor, error);
+    if (r == 0 && s->segments.cut_bytes > 0) {
+        log_notice("%llu bytes at the log's end had not been written whole and were cut: as is to be "
+                   "expected after a crash",
+                   (unsigned long long) s->segments.cut_bytes);
+    }
     return r < 0 ? r : superblock_begin(s, error);
 }
 

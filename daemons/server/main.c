@@ -1,6 +1,7 @@
 /* kumo-server: stores and replicates records. */
 #include "io/daemon.h"
 #include "io/log.h"
+#include "offline.h"
 #include "server.h"
 
 #include <stdio.h>
@@ -8,13 +9,18 @@
 
 int main(int argc, char **argv)
 {
+    struct conf_program program = settings_program;
     struct settings settings = { .argc = argc, .argv = argv };
     struct io_error error = { "" };
     int code = EXIT_SUCCESS;
     int r;
 
     daemon_prepare();
-    r = conf_parse_args(&settings_program, argc, argv, &settings, NULL, &error);
+    if (offline_wanted(argc, argv)) {
+        return offline_run(argc, argv);
+    }
+    program.usage = offline_usage;
+    r = conf_parse_args(&program, argc, argv, &settings, NULL, &error);
     if (r < 0) {
         fprintf(stderr, "kumo-server: %s\n", error.text);
         code = EXIT_FAILURE;

@@ -39,7 +39,8 @@ void offline_scan(const struct wal_segment *s, const struct scan *scan);
 
 /* ---- the verbs ---- */
 
-enum offline_status offline_check(const char *dir);
+/* *ret_torn: there is something readable in the torn tail, which a start cuts off. */
+enum offline_status offline_check(const char *dir, bool *ret_torn);
 enum offline_status offline_rebuild(const char *dir);
 /* `confirmed`: doesn't ask. */
 enum offline_status offline_salvage(const char *dir, bool confirmed);

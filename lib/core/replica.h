@@ -1,5 +1,6 @@
-/* Inside of a shard: its parts and one partition's replica. Only shard.c, replica.c, stream.c and
- * propose.c include this; everybody else sees core/shard.h. */
+/* Inside of a shard: its parts and one partition's replica. Only the machine's own files in core
+ * include this, and the offline tools (io/datadir, the server's offline verbs), which look at a
+ * shard's state or make one by hand; everybody else sees core/shard.h. */
 #pragma once
 
 #include "base/list.h"

@@ -204,6 +204,7 @@ int segment_set_check(struct segment_set *set, const struct wal_floor *floor,
             return io_error_set(error, r, "%s/%010" PRIu32 ".seg can't be settled: %s", set->dir,
                                 set->v[i].number, strerror(-r));
         }
+        set->cut_bytes += set->v[i].bytes - set->v[i].good_bytes;
         if (set->v[i].good_bytes > 0) {
             set->v[kept++] = set->v[i];
         }

@@ -16,6 +16,7 @@ struct segment_set {
     struct wal_segment *v; /* sorted by number; data is mapped */
     size_t n;
     char dir[4096]; /* DIR/log */
+    uint64_t cut_bytes; /* by segment_set_check: torn tails */
 };
 
 /* Finds and maps the segments, making the folder if needed. */
