@@ -45,7 +45,9 @@ static void put_tail(struct buf *b, const struct replica *r)
 
 static void put_state(struct buf *b, const struct replica *r)
 {
-    mp_put_array(b, 12);
+    bool incomplete;
+
+    mp_put_array(b, 14);
     mp_put_uint(b, r->view);
     mp_put_array(b, r->n_members);
     for (unsigned i = 0; i < r->n_members; i++) {
@@ -58,6 +60,14 @@ static void put_state(struct buf *b, const struct replica *r)
     mp_put_uint(b, r->horizon_seq);
     mp_put_uint(b, r->time_usec);
     mp_put_uint(b, r->digest);
+    view_runs_put(b, r);
+    /* An end that is in the log counts: the log is durable through X when this is used. */
+    incomplete = r->incomplete && list_empty(&r->in_completing);
+    mp_put_array(b, incomplete ? 4 : 0);
+    if (incomplete) {
+        put_name(b, r->base);
+        put_name(b, r->base_end);
+    }
     session_table_put(b, &r->sessions);
     put_tail(b, r);
 }
@@ -143,7 +153,8 @@ static int load_tail(struct shard *s, struct replica *r, struct mp_reader *in)
         at.segment = (uint32_t) mp_get_uint_max(in, UINT32_MAX);
         at.offset = (uint32_t) mp_get_uint_max(in, UINT32_MAX);
         if (in->failed || entry_decode(p, bytes, &e) < 0 || e.partition != r->partition ||
-            e.name.seq != r->last.seq + 1 || e.prev_view != r->last.view) {
+            e.name.seq != r->last.seq + 1 || e.prev_view != r->last.view ||
+            e.name.view < e.prev_view) {
             return -EBADMSG;
         }
         replica_push(s, r, p, bytes, &at);
@@ -151,11 +162,32 @@ static int load_tail(struct shard *s, struct replica *r, struct mp_reader *in)
     return in->failed ? -EBADMSG : 0;
 }
 
+/* The view table, and what a catch-up that is under way began with. */
+static void load_history(struct replica *r, struct mp_reader *in)
+{
+    struct view_run *runs = mem_alloc(VIEW_RUNS_MAX * sizeof(*runs));
+    uint32_t n = view_runs_get(in, runs);
+
+    if (!in->failed) {
+        view_runs_set(r, runs, n);
+        view_runs_cut(r, r->commit.seq); /* the tail brings its own */
+        in->failed = r->n_runs > 0 && !view_runs_agree(r, r->commit);
+    }
+    free(runs);
+    n = mp_get_array(in);
+    in->failed = in->failed || (n != 0 && n != 4);
+    if (n == 4 && !in->failed) {
+        r->incomplete = true;
+        r->base = get_name(in);
+        r->base_end = get_name(in);
+    }
+}
+
 static int load_state(struct shard *s, struct replica *r, struct mp_reader *in)
 {
     uint32_t n;
 
-    mp_get_array_exact(in, 12);
+    mp_get_array_exact(in, 14);
     r->view = (uint32_t) mp_get_uint_max(in, UINT32_MAX);
     n = mp_get_array(in);
     if (n > REPLICAS_MAX) {
@@ -175,6 +207,7 @@ static int load_state(struct shard *s, struct replica *r, struct mp_reader *in)
     r->horizon_seq = mp_get_uint(in);
     r->time_usec = mp_get_uint(in);
     r->digest = mp_get_uint(in);
+    load_history(r, in);
     session_table_get(in, &r->sessions);
     return load_tail(s, r, in);
 }

@@ -5,7 +5,8 @@
  *   checkpoint := head, state, record*, crc
  *   head (40)     magic 8, crc of the rest of the head 4, version 4, partition 2, zero 2, bytes of
  * state 4, number of records 8, X: segment 4, offset 4 state         one MessagePack array: view,
- * members, commit, flush mark, horizon, time, digest, sessions, and the tail's *bytes*: an entry
+ * members, commit, flush mark, horizon, time, digest, view table,
+ * catch-up under way, sessions, and the tail's *bytes*: an entry
  * prepared before X and committed behind it must not be missed record        key length 1, key,
  * index record (core/index.h) crc (4)       of all that stands before it
  *

@@ -115,6 +115,25 @@ static void finish(struct shard *s, int error)
     compaction_free(s);
 }
 
+/* All is copied. A record that was not, because another one took its place, stays in the log as a
+ * mere prepare until its commit is noted: that goes first. */
+static void all_copied(struct shard *s)
+{
+    struct compaction *c = &s->compaction;
+
+    if (!c->ending) {
+        LIST_FOR_EACH_SAFE(i, &s->commits)
+        {
+            shard_note_commit(s, LIST_ENTRY(i, struct replica, in_commits));
+        }
+        c->ending = true;
+        c->end_group = wal_dirty(&s->log) ? s->log.group : s->log.group - 1;
+    }
+    if (wal_is_synced(&s->log, c->end_group)) {
+        finish(s, 0);
+    }
+}
+
 static bool holds_pending(const struct shard *s, uint32_t segment)
 {
     for (size_t i = 0; i < s->n_replicas; i++) {
@@ -154,6 +173,9 @@ static bool is_dead(struct shard *s, struct replica *r, const struct entry *e)
 {
     uint64_t now_usec = replica_now(s, r);
 
+    if (r->n_sources > 0 || r->incomplete) {
+        return false; /* R17: the horizon stands still */
+    }
     return e->kind == ENTRY_DELETE || e->name.seq < r->flush.seq ||
            (now_usec > COMPACTION_EXPIRED_USEC &&
             expiry_is_over(e->expiry_sec, now_usec - COMPACTION_EXPIRED_USEC));
@@ -240,7 +262,7 @@ void compaction_go_on(struct shard *s)
     }
     c->read = r == 0;
     if (c->read && c->n == 0) {
-        finish(s, 0);
+        all_copied(s);
     }
 }
 
@@ -274,17 +296,31 @@ void compaction_synced(struct shard *s)
         relocate(s, &c->relocations[done]);
         done++;
     }
-    if (done == 0) {
-        return;
-    }
     c->n -= done;
-    memmove(c->relocations, c->relocations + done, c->n * sizeof(*c->relocations));
-    if (c->read && c->n == 0) {
-        finish(s, 0);
+    if (done > 0) {
+        memmove(c->relocations, c->relocations + done, c->n * sizeof(*c->relocations));
+    }
+    if (c->running && c->read && c->n == 0) {
+        all_copied(s);
     }
 }
 
 /* ---- replay ---- */
+
+/* R17: a record that a source sent. */
+static int replay_received(struct shard *s, struct replica *r, const struct frame *f,
+                           const struct entry *e, struct position at)
+{
+    struct index_record rec;
+
+    if (e->name.seq < r->flush.seq || e->name.seq > r->base_end.seq ||
+        (r->index->ops->get(r->index, e->key, e->key_len, &rec) == 0 && rec.seq > e->name.seq)) {
+        return 0;
+    }
+    rec = (struct index_record){ e->name.seq, at, f->payload_bytes, e->expiry_sec, e->kind };
+    replica_index_put(s, r, e->key, e->key_len, &rec);
+    return 0;
+}
 
 int compaction_replay_copy(struct shard *s, struct replica *r, const struct frame *f,
                            struct position at)
@@ -297,7 +333,7 @@ int compaction_replay_copy(struct shard *s, struct replica *r, const struct fram
         return -EBADMSG; /* its commit was noted before it */
     }
     if (r->index->ops->get(r->index, e.key, e.key_len, &rec) < 0 || rec.seq != e.name.seq) {
-        return 0;
+        return r->incomplete ? replay_received(s, r, f, &e, at) : 0;
     }
     if (rec.bytes != f->payload_bytes) {
         return -EBADMSG; /* one name, one string of bytes */

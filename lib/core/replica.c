@@ -46,6 +46,7 @@ void replica_init(struct shard *s, struct replica *r, uint16_t partition)
     list_init(&r->in_told);
     list_init(&r->in_entering);
     list_init(&r->in_sealing);
+    list_init(&r->in_completing);
 }
 
 /* Puts a replica on one of its shard's lists, once. */
@@ -164,6 +165,7 @@ struct tail_entry *replica_push(struct shard *s, struct replica *r, const uint8_
     }
     ring_push(r, te);
     r->last = te->e.name;
+    view_runs_add(r, r->last);
     s->tail_bytes += n_bytes;
     if (te->e.key_len > 0) {
         pending_add(s, r, te);
@@ -249,6 +251,7 @@ void replica_cut(struct shard *s, struct replica *r, uint64_t seq)
         r->n_tail--;
         r->last = before ? before->e.name : r->commit;
     }
+    view_runs_cut(r, r->last.seq);
     r->durable_seq = MIN_OF(r->durable_seq, r->last.seq);
     r->matched_seq = MIN_OF(r->matched_seq, r->last.seq);
     pending_flush_find(r);
@@ -262,6 +265,10 @@ void replica_free(struct shard *s, struct replica *r)
         tail_entry_bury(s, r, te);
     }
     free(r->ring);
+    free(r->runs);
+    if (r->named) {
+        r->named->ops->free(r->named);
+    }
     session_table_free(&r->sessions);
     if (r->index) {
         r->index->ops->free(r->index);
@@ -545,6 +552,10 @@ void replica_enter(struct shard *s, struct replica *r)
     list_remove(&r->in_entering);
     r->progress_usec = s->now.boot_usec;
     if (r->members[0].server == s->o.server) {
+        if (r->incomplete) {
+            shard_halt(s, "an incomplete copy was made primary");
+            return;
+        }
         sm_move(&replica_sm, &r->state, REPLICA_RECONCILING);
         for (unsigned i = 1; i < r->n_members; i++) {
             stream_resend(s, r, r->members[i].server, r->commit.seq); /* R5: the whole tail… */
@@ -580,8 +591,8 @@ bool replica_report_sealed(struct shard *s, struct replica *r)
     struct action *a;
 
     /* R7: the group in flight is finished first; what is reported is durable. */
-    if (r->durable_seq < r->last.seq || !wal_is_synced(&s->log, r->view_group)) {
-        return false;
+    if (r->durable_seq < r->last.seq || !wal_is_synced(&s->log, r->view_group) || r->incomplete) {
+        return false; /* R17: an incomplete copy answers no query for a view */
     }
     list_remove(&r->in_sealing);
     a = actions_add(s->out, ACTION_SEALED);

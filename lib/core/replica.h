@@ -46,6 +46,13 @@ struct flush_mark {
     uint64_t at_usec;   /* not 0: from this time on, records stamped before it are dead */
 };
 
+/* A row of the view table: entries from `first` on bear this view, up to the next row. */
+struct view_run {
+    uint32_t view;
+    uint64_t first;
+};
+#define VIEW_RUNS_MAX 1024 /* the oldest are forgotten */
+
 struct replica {
     uint16_t partition;
     uint8_t state; /* enum replica_state; replica_move changes it */
@@ -69,6 +76,19 @@ struct replica {
     uint64_t acked_seq;     /* secondary: last one acked in this view */
     uint64_t progress_usec; /* boot time of the last commit, resend or change of view */
 
+    struct view_run *runs; /* the view table: view_table.c */
+    size_t n_runs;
+    size_t cap_runs;
+
+    /* R17: catchup_sink.c */
+    bool incomplete;      /* it holds all up to `base`, and some up to base_end */
+    bool names_all;       /* the source names all live keys */
+    struct name base;     /* n */
+    struct name base_end; /* m */
+    uint64_t base_group;  /* of the log: the note about it is in it */
+    struct index *named;  /* keys that the source named */
+    unsigned n_sources;   /* catch-ups that read here: the horizon stands still */
+
     uint64_t digest;                  /* replica_index_put */
     uint64_t n_expiring;              /* records in the index that have an end */
     uint64_t swept_flush_seq;         /* what this flush killed has left the index */
@@ -85,6 +105,7 @@ struct replica {
     struct list in_told;    /* its members are to be told */
     struct list in_entering;
     struct list in_sealing;
+    struct list in_completing;
     bool ack_owed;        /* even when nothing new is durable: the primary asked again */
     bool asked;           /* a resend was asked for and nothing fitting came yet */
     uint64_t accuse_usec; /* waiting: when to ask for a view again */
@@ -107,7 +128,9 @@ struct relocation {
 
 struct compaction {
     bool running;
-    bool read; /* the cursor is at the victim's end */
+    bool read;   /* the cursor is at the victim's end */
+    bool ending; /* what was committed meanwhile is noted, in end_group */
+    uint64_t end_group;
     struct wal_segment victim;
     struct wal_cursor cursor;
     uint64_t next_usec;             /* boot time of the next slice */
@@ -143,6 +166,7 @@ struct shard {
     struct list told;
     struct list entering;
     struct list sealing;
+    struct list completing; /* catch-ups whose end is not synced yet */
     struct list graveyard;
     struct list free_waiters;
     struct map parked; /* operations that wait for the disk: parked.c */
@@ -221,8 +245,35 @@ void flush_apply(struct flush_mark *f, const struct entry *e);
 void replica_waiter_add(struct shard *s, struct tail_entry *te, struct asker asker, uint8_t answer,
                         bool own);
 void shard_halt(struct shard *s, const char *why);
+/* Begins what is done between steps; the actions are carried out as a step's. False: halted. */
+bool shard_enter(struct shard *s, struct actions *out);
 /* NULL: not a partition of this shard. */
 struct replica *shard_replica(const struct shard *s, uint32_t partition);
+
+/* ---- view_table.c ---- */
+
+/* An entry was added behind all others. */
+void view_runs_add(struct replica *r, struct name name);
+/* Entries above seq are gone. */
+void view_runs_cut(struct replica *r, uint64_t seq);
+void view_runs_set(struct replica *r, const struct view_run *runs, uint32_t n);
+/* Does this name belong to what is committed here? Names that the table has forgotten don't. */
+bool view_runs_agree(const struct replica *r, struct name name);
+void view_runs_put(struct buf *b, const struct replica *r);
+/* Returns how many; look at in->failed. Rising views and seqs only. */
+uint32_t view_runs_get(struct mp_reader *in, struct view_run runs[VIEW_RUNS_MAX]);
+
+/* ---- catchup_sink.c ---- */
+
+/* FRAME_BASE, and what a source sends first: [BASE_START, n, m, all keys are named?, view table,
+ * flush mark, horizon, time, sessions]; or [BASE_END, m]. */
+enum { BASE_START, BASE_END };
+#define BASE_START_ITEMS 13
+/* In what a source sends: the kind, then the bytes. */
+enum { CATCHUP_RECORD, CATCHUP_KEY };
+/* The end of a catch-up may be durable now. */
+void catchup_synced(struct shard *s);
+int catchup_replay_base(struct shard *s, struct replica *r, const struct frame *f);
 
 /* ---- stream.c: prepares, acks, resends ---- */
 

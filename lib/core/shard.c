@@ -21,6 +21,7 @@ static void lists_init(struct shard *s)
     list_init(&s->told);
     list_init(&s->entering);
     list_init(&s->sealing);
+    list_init(&s->completing);
     list_init(&s->graveyard);
     list_init(&s->free_waiters);
 }
@@ -121,7 +122,7 @@ static int replay_prepare(struct shard *s, struct replica *r, const struct frame
     if (held) {
         replica_cut(s, r, e.name.seq); /* R1, as it happened */
     }
-    if (e.name.seq != r->last.seq + 1 || e.prev_view != r->last.view) {
+    if (e.name.seq != r->last.seq + 1 || e.prev_view != r->last.view || e.name.view < e.prev_view) {
         return -EBADMSG;
     }
     replica_push(s, r, f->payload, f->payload_bytes, &at);
@@ -189,6 +190,9 @@ int shard_replay_frame(struct shard *s, const struct frame *f, struct position a
         break;
     case FRAME_VIEW:
         err = replay_view(r, f);
+        break;
+    case FRAME_BASE:
+        err = catchup_replay_base(s, r, f);
         break;
     case FRAME_COPY:
         err = compaction_replay_copy(s, r, f, at);
@@ -282,6 +286,7 @@ static void synced(struct shard *s)
     {
         replica_report_sealed(s, LIST_ENTRY(k, struct replica, in_sealing));
     }
+    catchup_synced(s);
     compaction_synced(s);
     stream_flush_acks(s);
 }
@@ -429,20 +434,25 @@ static struct replica *event_replica(const struct shard *s, const struct shard_e
     }
 }
 
+bool shard_enter(struct shard *s, struct actions *out)
+{
+    if (s->flushed) { /* the actions of the last step were carried out */
+        s->flushed = false;
+        wal_flushed(&s->log);
+    }
+    graveyard_empty(s);
+    s->out = out;
+    return !s->halted;
+}
+
 void shard_step(struct shard *s, const struct shard_clock *now, const struct shard_event *e,
                 struct actions *out)
 {
     struct replica *r;
 
-    if (s->flushed) {
-        s->flushed = false;
-        wal_flushed(&s->log);
-    }
-    graveyard_empty(s);
-    if (s->halted) {
+    if (!shard_enter(s, out)) {
         return;
     }
-    s->out = out;
     s->now = *now;
     switch (e->kind) {
     case SHARD_OP:
@@ -523,6 +533,7 @@ int shard_replica_info(const struct shard *s, uint16_t partition, struct replica
         .time_usec = r->time_usec,
         .n_members = r->n_members,
         .digest = r->digest,
+        .complete = !r->incomplete,
     };
     for (unsigned i = 0; i < r->n_members; i++) {
         ret->members[i] = r->members[i].server;

@@ -168,6 +168,7 @@ struct replica_info {
     uint64_t time_usec; /* partition time (R13) */
     uint8_t n_members;
     uint32_t members[REPLICAS_MAX]; /* of the newest view known here; the primary first */
+    bool complete;   /* R17: no catch-up is under way here */
     uint64_t digest; /* of the records that live without end: equal where commits are equal */
 };
 /* -ENOENT when the partition is not of this shard or never was here. */

@@ -97,7 +97,9 @@ void stream_flush_acks(struct shard *s)
     LIST_FOR_EACH_SAFE(i, &s->acks)
     {
         struct replica *r = LIST_ENTRY(i, struct replica, in_acks);
-        uint64_t seq = MIN_OF(r->matched_seq, r->durable_seq);
+        uint64_t seq = wal_is_synced(&s->log, r->base_group)
+                           ? MIN_OF(r->matched_seq, r->durable_seq)
+                           : 0; /* R17: incomplete, durably, before anything is acked */
         kumo_assert(r->state == REPLICA_SECONDARY); /* R2: a sealed partition is never listed */
         if (seq > r->acked_seq || r->ack_owed) {
             struct action *a = actions_add(s->out, ACTION_ACK);
@@ -169,7 +171,8 @@ void stream_prepare(struct shard *s, struct replica *r, uint32_t from, const str
         return; /* as if it were lost: it is sent again while it waits */
     }
     if (r->state != REPLICA_SECONDARY || m->view != r->view || r->members[0].server != from ||
-        entry_decode(m->entry, m->entry_bytes, &e) < 0 || e.partition != r->partition) {
+        entry_decode(m->entry, m->entry_bytes, &e) < 0 || e.partition != r->partition ||
+        e.name.view < e.prev_view) {
         return;
     }
     held = is_held(s, r, m, &e);

@@ -17,8 +17,8 @@
 #include <unistd.h>
 
 #define BUCKETS_FIRST       1021 /* the library's default takes 1 GiB for 1,024 empty partitions */
-#define BUCKETS_GROWTH      4
-#define RECORDS_PER_BUCKET  2 /* moved to more buckets beyond that */
+#define BUCKETS_GROWTH      8
+#define RECORDS_PER_BUCKET  4 /* moved to more buckets beyond that */
 #define MOVES_PER_CHANGE    16
 #define RETRY_CHANGES       4096  /* after so many changes a move that failed is tried again */
 #define HOLES_BYTES_MIN     65536 /* always tolerated in a file, and half of what the records take */
@@ -249,6 +249,7 @@ static void move_some(struct index_tc *t)
     for (int i = 0; i < MOVES_PER_CHANGE; i++) {
         const void *key;
         int key_len;
+        bool moved;
 
         if (!tchdbiternext3(t->old.db, t->key, t->value)) {
             move_end(t);
@@ -260,7 +261,8 @@ static void move_some(struct index_tc *t)
             tchdbiterinit2(t->old.db, key, key_len); /* comes again */
             return;
         }
-        kumo_assert(tchdbout(t->old.db, key, key_len));
+        moved = tchdbout(t->old.db, key, key_len);
+        kumo_assert(moved);
     }
     move_punch(t);
 }

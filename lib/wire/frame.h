@@ -66,8 +66,8 @@ enum frame_kind {
     FRAME_PREPARE = 1, /* an entry, prepared */
     FRAME_COMMIT,      /* everything up to a name is committed */
     FRAME_VIEW,        /* the partition's view and membership, and the server's part in it */
-    FRAME_COPY,        /* a committed entry, moved by compaction */
-    FRAME_BASE,        /* reserved: what a copy holds (catch-up) */
+    FRAME_COPY,        /* a committed entry, moved by compaction or received by a catch-up */
+    FRAME_BASE,        /* a catch-up began, or ended (R17) */
     FRAME_HORIZON,     /* reserved: highest seq of a dropped tombstone */
     FRAME_GONE,        /* a tombstone or dead record was dropped */
     FRAME_DROP,        /* reserved: the partition was emptied */

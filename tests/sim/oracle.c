@@ -11,7 +11,7 @@
 
 typedef unsigned long long llu;
 
-enum { STATE_ITEMS = 12, NUMBERS_MAX = 64, ANSWER_NUMBERS = 8, ANSWER_ITEMS = 6 };
+enum { STATE_ITEMS = 14, NUMBERS_MAX = 64, ANSWER_NUMBERS = 8, ANSWER_ITEMS = 6 };
 
 struct piece {
     const uint8_t *p;
@@ -29,6 +29,7 @@ struct picture {
     size_t n_state;
     uint64_t time_usec;
     uint64_t digest;
+    struct piece history;
     struct answer *answers;
     size_t n_answers;
     size_t cap_answers;
@@ -107,6 +108,9 @@ static void state_read(struct picture *p, struct mp_reader *r)
     }
     p->time_usec = mp_get_uint(r);
     p->digest = mp_get_uint(r);
+    p->history = (struct piece){ .p = r->p };
+    mp_skip_n(r, 2); /* view table, catch-up */
+    p->history.bytes = (size_t) (r->p - p->history.p);
     sessions_read(p, r);
     p->tail = (struct piece){ r->p, (size_t) (r->end - r->p) };
 }
@@ -188,6 +192,9 @@ static const char *pictures_differ(const struct sim *s, const struct picture *a,
     }
     if (a->digest != log->digest) {
         return "the digest";
+    }
+    if (piece_compare(&a->history, &log->history) != 0) {
+        return "the view table";
     }
     if (piece_compare(&a->tail, &log->tail) != 0) {
         return "the tail";

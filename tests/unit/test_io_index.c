@@ -241,7 +241,7 @@ static void test_growth_is_spread(void **state)
 
     (void) state;
     assert_int_equal(index_tc_open(NULL, 0, &x), 0);
-    while (n < 50000 || fds_open() == FDS_STILL) {
+    while (n < 20000 || fds_open() == FDS_STILL) {
         put_plain(x, n++);
     }
     began = n;

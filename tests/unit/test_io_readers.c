@@ -235,13 +235,15 @@ static void test_too_many_bytes(void **state)
     (void) state;
     assert_int_equal(readers_new(1, &pool), 0);
     r = rig_new(pool);
-    assert_int_equal(ask(r, FIFO_SEGMENT, 0, 1), 0);
-    assert_int_equal(ask(r, 1, 0, READERS_BYTES_MAX), -ENOBUFS);
-    assert_int_equal(ask(r, 1, 0, READERS_BYTES_MAX - 1), 0);
-    assert_int_equal(ask(r, 1, 0, 1), -ENOBUFS);
-    fifo_open();
-    answers_wait(r);
-    assert_int_equal(r->error[1], -EIO);                      /* the file is not as long */
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(ask(r, FIFO_SEGMENT, 0, 1), 0);
+        assert_int_equal(ask(r, 1, 0, READERS_BYTES_MAX), -ENOBUFS);
+        assert_int_equal(ask(r, 1, 0, READERS_BYTES_MAX - 1), 0);
+        assert_int_equal(ask(r, 1, 0, 1), -ENOBUFS);
+        fifo_open();
+        answers_wait(r);
+        assert_int_equal(r->error[2 * i + 1], -EIO); /* the file is not as long */
+    }
     assert_int_equal(ask(r, 1, 0, READERS_BYTES_MAX + 1), 0); /* alone it may be larger */
     answers_wait(r);
     rig_free(r);
