@@ -34,6 +34,9 @@ static const char *const options_json[] = { "--json", NULL };
 static const char *const options_attach[] = { "--replicas", "--json", NULL };
 static const char *const options_set[] = { "--expire", "--flags", NULL };
 static const char *const options_locate[] = { "--verify", "--json", NULL };
+static const char *const options_export[] = { "--format", "--partition", "--json", NULL };
+static const char *const options_import[] = { "--dry-run", "--skip", "--json", NULL };
+static const char *const options_backup[] = { "--previous", "--json", NULL };
 
 const struct verb verbs[] = {
     { .name = "status",
@@ -88,6 +91,56 @@ const struct verb verbs[] = {
       .examples = "kumoctl partitions\nkumoctl partitions 17\n",
       .run = verb_partitions,
       .options = options_json },
+    { .name = "export",
+      .args = "DIR [FILE] [--format jsonl|tch] [--partition N[,N...]] [--json]",
+      .help = "write a server's records into a file",
+      .details =
+          "DIR is the data directory of a server that is stopped, or a backup. The file has a "
+          "line of JSON\nfor each record; --format tch makes a hash database of Tokyo Cabinet "
+          "instead, with keys and\nvalues only. Without FILE, or with -: to the standard "
+          "output.",
+      .examples = "kumoctl export /var/lib/kumofs/server records.jsonl\n"
+                  "kumoctl export /backup/monday - --partition 17 | gzip >17.jsonl.gz\n"
+                  "kumoctl export /backup/monday records.tch --format tch\n",
+      .run = verb_export,
+      .options = options_export },
+    { .name = "import",
+      .args = "DIR|HOST:PORT FILE [--dry-run] [--skip N] [--json]",
+      .help = "add the records of a file",
+      .details =
+          "HOST:PORT is a gateway of a running cluster. DIR is the data directory of a "
+          "stopped server that\nholds the only copy of its partitions. FILE is what export "
+          "wrote, - is the standard input; a\nfile is looked through before anything is "
+          "changed. Records that are there already are\nreplaced. --dry-run changes nothing; "
+          "--skip passes over the first N records, which an\ninterrupted import brought.",
+      .examples = "kumoctl import 127.0.0.1:11211 records.jsonl\n"
+                  "kumoctl import /var/lib/kumofs/server records.jsonl --dry-run\n"
+                  "zcat 17.jsonl.gz | kumoctl import 127.0.0.1:11211 -\n",
+      .run = verb_import,
+      .options = options_import },
+    { .name = "backup",
+      .args = "DIR TARGET [--previous OLD] [--json]",
+      .help = "copy a server's data directory, running or not",
+      .details =
+          "Takes no longer than a start of the server: what doesn't change any more is linked, "
+          "not copied,\nwhere DIR and TARGET are on one file system. On another one it is "
+          "linked to the backup OLD, or\nto the newest one beside TARGET. Run it as the user "
+          "that the server runs as.",
+      .examples = "sudo -u kumofs kumoctl backup /var/lib/kumofs/server /backup/monday\n"
+                  "kumoctl backup /var/lib/kumofs/server /backup/tuesday --previous "
+                  "/backup/monday\n",
+      .run = verb_backup,
+      .options = options_backup },
+    { .name = "restore",
+      .args = "BACKUP DIR|HOST:PORT [--json]",
+      .help = "bring the records of a backup back",
+      .details =
+          "HOST:PORT is a gateway of a running cluster of any size. DIR is the data directory "
+          "of a stopped\nserver that holds the only copy of its partitions. Records that are "
+          "there already are replaced;\nothers stay. It may be run again.",
+      .examples = "kumoctl restore /backup/monday 127.0.0.1:11211\n",
+      .run = verb_restore,
+      .options = options_json },
     { .name = "help",
       .args = "[VERB]",
       .help = "list the verbs, or explain one",
@@ -113,9 +166,9 @@ const struct verb *verb_find(const char *name)
 void verb_list(FILE *out)
 {
     for (const struct verb *v = verbs; v->name; v++) {
-        char usage[80];
-        snprintf(usage, sizeof(usage), "%s %s", v->name, v->args);
-        fprintf(out, "  %-48s %s\n", usage, v->help);
+        char usage[100];
+        int n = snprintf(usage, sizeof(usage), "%s %s", v->name, v->args);
+        fprintf(out, n > 48 ? "  %s\n%51s%s\n" : "  %-48s%1s%s\n", usage, "", v->help);
     }
 }
 
@@ -195,6 +248,10 @@ static int option_take(const struct ctl *ctl, const struct verb *verb, int argc,
 
     if (!o) {
         usage_error(ctl, verb, "unknown option", argv[i]);
+        return 0;
+    }
+    if (*o->ret) {
+        usage_error(ctl, verb, "this option was given twice", o->name);
         return 0;
     }
     if (!o->metavar) {

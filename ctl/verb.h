@@ -81,3 +81,7 @@ int verb_set(struct ctl *ctl, int argc, char **argv);
 int verb_delete(struct ctl *ctl, int argc, char **argv);
 int verb_locate(struct ctl *ctl, int argc, char **argv);
 int verb_partitions(struct ctl *ctl, int argc, char **argv);
+int verb_export(struct ctl *ctl, int argc, char **argv);
+int verb_import(struct ctl *ctl, int argc, char **argv);
+int verb_backup(struct ctl *ctl, int argc, char **argv);
+int verb_restore(struct ctl *ctl, int argc, char **argv);
