@@ -14,6 +14,9 @@
 /* After a generation that failed, and between two on a full disk. */
 #define RETRY_USEC (UINT64_C(10) * 1000000)
 
+/* Compaction goes on before the next one up to so many times what makes it due. */
+#define OVERDUE 4
+
 static uint64_t log_bytes(const struct server *s)
 {
     uint64_t bytes = 0;
@@ -43,9 +46,6 @@ static void generation_begin(struct server *s)
     g->shards_done = 0;
     compaction_live_free(&s->compactor.live);
     g->status = 0;
-    if (g->good == 0 && s->checkpoints.found) {
-        g->good = s->checkpoints.manifest.generation;
-    }
     g->log_bytes = log_bytes(s);
     g->began_usec = clock_boot_usec();
     g->manifest =
@@ -74,6 +74,14 @@ static uint64_t bytes_of(const struct manifest *m)
         bytes += m->items[i].bytes;
     }
     return bytes;
+}
+
+void checkpointer_start(struct server *s)
+{
+    if (s->checkpoints.found) {
+        s->generation.good = s->checkpoints.manifest.generation;
+        s->generation.bytes = bytes_of(&s->checkpoints.manifest);
+    }
 }
 
 static void on_published(void *ctx, int status)
@@ -125,19 +133,31 @@ void checkpointer_shard_done(void *ctx, const struct shard_generation *part)
                               s->loop, on_published, s);
 }
 
-bool checkpointer_is_due(const struct server *s)
+/* A generation of many small records is larger than the log that makes one due: then twice as much
+ * log as that, so that checkpoints are no more than half of what the disk is given. */
+static uint64_t due_bytes(const struct server *s)
+{
+    return MAX_OF(s->settings->checkpoint_log_bytes, 2 * s->generation.bytes);
+}
+
+bool checkpointer_is_overdue(const struct server *s)
+{
+    return log_bytes(s) - s->generation.log_bytes >= OVERDUE * due_bytes(s);
+}
+
+static bool is_due(const struct server *s)
 {
     uint64_t written = log_bytes(s) - s->generation.log_bytes;
 
     /* On a full disk sooner: compaction begins behind it. */
-    return written >= s->settings->checkpoint_log_bytes ||
+    return written >= due_bytes(s) ||
            (s->room.level != SPACE_ROOM && written > 0 &&
             clock_boot_usec() - s->generation.began_usec >= RETRY_USEC);
 }
 
 void checkpointer_tick(struct server *s)
 {
-    if (s->serving && !s->generation.running && !s->compactor.running && checkpointer_is_due(s) &&
+    if (s->serving && !s->generation.running && !s->compactor.running && is_due(s) &&
         clock_boot_usec() >= s->generation.retry_usec) {
         generation_begin(s);
     }

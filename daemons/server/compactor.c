@@ -123,11 +123,7 @@ static void victim_begin(struct server *s)
 {
     struct compactor *c = &s->compactor;
 
-    /* A generation that is due goes first and chooses anew, when as much was read as makes one due.
-     */
-    if (c->next >= c->n || s->generation.last ||
-        (c->next * s->settings->segment_bytes >= s->settings->checkpoint_log_bytes &&
-         checkpointer_is_due(s))) {
+    if (c->next >= c->n || s->generation.last || checkpointer_is_overdue(s)) {
         log_info("compacted %zu segments: %llu bytes copied, %llu dead records dropped", c->next,
                  (unsigned long long) c->copied, (unsigned long long) c->dropped);
         compactor_end(s);

@@ -105,10 +105,12 @@ void manager_link_sealed(void *ctx, const struct msg_sealed *sealed, size_t n);
 void manager_link_accuse(void *ctx, const struct msg_at *at, size_t n);
 
 /* ---- checkpointer.c ---- */
+/* Takes over what the start found. */
+void checkpointer_start(struct server *s);
 /* Begins a generation when enough log was written; called now and then. */
 void checkpointer_tick(struct server *s);
-/* Was enough log written since the last one? */
-bool checkpointer_is_due(const struct server *s);
+/* Is the next generation late, so that compaction should let it go first? */
+bool checkpointer_is_overdue(const struct server *s);
 /* Writes one more generation, then ends the loop. */
 void checkpointer_stop(struct server *s);
 void checkpointer_shard_done(void *ctx, const struct shard_generation *g);

@@ -23,11 +23,8 @@ __attribute__((constructor)) static void table_make(void)
     }
 }
 
-uint32_t crc32c(uint32_t crc, const void *data, size_t bytes)
+static uint32_t by_tables(uint32_t crc, const uint8_t *p, size_t bytes)
 {
-    const uint8_t *p = data;
-
-    crc = ~crc;
     for (; bytes >= 8; bytes -= 8, p += 8) {
         uint32_t lo = crc ^ bytes_get_u32(p);
         uint32_t hi = bytes_get_u32(p + 4);
@@ -38,5 +35,45 @@ uint32_t crc32c(uint32_t crc, const void *data, size_t bytes)
     for (; bytes > 0; bytes--, p++) {
         crc = crc >> 8 ^ table[0][(crc ^ *p) & 0xff];
     }
-    return ~crc;
+    return crc;
+}
+
+#ifdef __x86_64__
+/* The processor's own instruction, where it has it: four times as fast. */
+__attribute__((target("sse4.2"))) static uint32_t by_instruction(uint32_t crc, const uint8_t *p,
+                                                                  size_t bytes)
+{
+    uint64_t wide = crc;
+
+    for (; bytes >= 8; bytes -= 8, p += 8) {
+        wide = __builtin_ia32_crc32di(wide, bytes_get_u64(p));
+    }
+    crc = (uint32_t) wide;
+    for (; bytes > 0; bytes--, p++) {
+        crc = __builtin_ia32_crc32qi(crc, *p);
+    }
+    return crc;
+}
+#endif
+
+static uint32_t (*update)(uint32_t crc, const uint8_t *p, size_t bytes) = by_tables;
+
+__attribute__((constructor)) static void choose(void)
+{
+#ifdef __x86_64__
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("sse4.2")) {
+        update = by_instruction;
+    }
+#endif
+}
+
+uint32_t crc32c(uint32_t crc, const void *data, size_t bytes)
+{
+    return ~update(~crc, data, bytes);
+}
+
+uint32_t crc32c_portable(uint32_t crc, const void *data, size_t bytes)
+{
+    return ~by_tables(~crc, data, bytes);
 }

@@ -28,6 +28,7 @@ enum action_kind {
     ACTION_SEALED,     /* to the manager: sealed */
     ACTION_ACCUSE,     /* to the manager: partition `note` needs a new view */
     ACTION_READ,      /* `bytes` at `at` of a segment, off the loop; then step SHARD_READ(number) */
+    ACTION_PREFETCH,  /* `bytes` at `at` of a segment will be looked at soon: best in memory */
     ACTION_DAMAGED,   /* for the log: the record at `damaged` can't be read (R15) */
     ACTION_COMPACTED, /* the victim is not needed once all written so far is on the disk, or `error`
                        */
@@ -70,7 +71,7 @@ struct action {
             uint64_t number;
             struct position at;
             size_t bytes;
-        } read;
+        } read; /* and prefetch */
         struct {
             struct position at;
             uint16_t partition;

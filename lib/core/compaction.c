@@ -147,16 +147,48 @@ static bool holds_pending(const struct shard *s, uint32_t segment)
     return false;
 }
 
+/* The next slice should be in memory when its time comes. */
+static void prefetch(struct shard *s)
+{
+    struct compaction *c = &s->compaction;
+    struct action *a;
+
+    if (c->cursor.offset < c->victim.bytes) {
+        a = actions_add(s->out, ACTION_PREFETCH);
+        a->read.at = (struct position){ c->victim.number, (uint32_t) c->cursor.offset };
+        a->read.bytes = MIN_OF(2 * COMPACTION_SLICE_BYTES, c->victim.bytes - c->cursor.offset);
+    }
+}
+
+/* How much may be read now. */
+static size_t slice_bytes(struct shard *s)
+{
+    struct compaction *c = &s->compaction;
+    uint64_t usec = MIN_OF(s->now.boot_usec - c->budget_usec, 1000000);
+
+    c->budget_bytes += usec * COMPACTION_BYTES_PER_SEC / 1000000 +
+                       (s->prepared_bytes - c->budget_prepared) * COMPACTION_PER_PREPARED;
+    c->budget_bytes = MIN_OF(c->budget_bytes, COMPACTION_BUDGET_MAX);
+    c->budget_usec = s->now.boot_usec;
+    c->budget_prepared = s->prepared_bytes;
+    return c->budget_bytes < COMPACTION_SLICE_MIN ? 0
+                                                  : MIN_OF(c->budget_bytes, COMPACTION_SLICE_BYTES);
+}
+
 void compaction_begin(struct shard *s, const struct wal_segment *victim)
 {
     kumo_assert(!s->compaction.running);
     kumo_assert(victim->number < wal_end(&s->log).segment);
     s->compaction.running = true;
     s->compaction.victim = *victim;
+    s->compaction.budget_usec = s->now.boot_usec;
+    s->compaction.budget_prepared = s->prepared_bytes;
     /* A pending entry is in no index yet and would look dead. New ones go to later segments. */
     if (holds_pending(s, victim->number)) {
         finish(s, -EBUSY);
+        return;
     }
+    prefetch(s);
 }
 
 /* Does the index point at this entry? */
@@ -242,25 +274,29 @@ static void keep_or_drop(struct shard *s, const struct frame *f, struct position
 void compaction_go_on(struct shard *s)
 {
     struct compaction *c = &s->compaction;
-    size_t end = c->cursor.offset + COMPACTION_SLICE_BYTES;
+    size_t begin = c->cursor.offset;
     struct position at;
     struct frame f;
+    size_t bytes;
     int r = 1;
 
-    if (!c->running || c->read || c->n > 0 || s->now.boot_usec < c->next_usec ||
-        s->space == SPACE_FULL) {
+    if (!c->running || c->read || c->n > 0 || s->space == SPACE_FULL) {
         return; /* one slice, then its sync */
     }
-    c->next_usec =
-        s->now.boot_usec + COMPACTION_SLICE_BYTES * UINT64_C(1000000) / COMPACTION_BYTES_PER_SEC;
-    while (c->cursor.offset < end && (r = wal_next(&c->victim, &c->cursor, &f, &at)) > 0) {
+    bytes = slice_bytes(s);
+    while (c->cursor.offset < begin + bytes &&
+           (r = wal_next(&c->victim, &c->cursor, &f, &at)) > 0) {
         keep_or_drop(s, &f, at);
     }
+    c->budget_bytes -= MIN_OF(c->budget_bytes, c->cursor.offset - begin);
     if (r < 0) {
         finish(s, r);
         return;
     }
     c->read = r == 0;
+    if (c->cursor.offset > begin) {
+        prefetch(s);
+    }
     if (c->read && c->n == 0) {
         all_copied(s);
     }

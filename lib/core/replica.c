@@ -167,6 +167,7 @@ struct tail_entry *replica_push(struct shard *s, struct replica *r, const uint8_
     r->last = te->e.name;
     view_runs_add(r, r->last);
     s->tail_bytes += n_bytes;
+    s->prepared_bytes += n_bytes;
     if (te->e.key_len > 0) {
         pending_add(s, r, te);
     }

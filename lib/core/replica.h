@@ -133,7 +133,9 @@ struct compaction {
     uint64_t end_group;
     struct wal_segment victim;
     struct wal_cursor cursor;
-    uint64_t next_usec;             /* boot time of the next slice */
+    uint64_t budget_bytes;          /* that may be read now */
+    uint64_t budget_usec;           /* boot time when it was counted last… */
+    uint64_t budget_prepared;       /* …and shard->prepared_bytes */
     struct relocation *relocations; /* oldest first */
     size_t n;
     size_t cap;
@@ -160,6 +162,7 @@ struct shard {
     struct map pending_keys;
     struct map pending_ops;
     uint64_t tail_bytes;
+    uint64_t prepared_bytes; /* since the start */
     struct list unsynced;
     struct list acks;
     struct list commits;

@@ -27,8 +27,9 @@
 #define SHARD_RESEND_USEC 1000000 /* a tail without progress is sent again */
 #define SHARD_ACCUSE_USEC 500000  /* a view is asked for again */
 
-#define SWEEP_USEC_DEFAULT (UINT64_C(300) * 1000000) /* a pass through all partitions of a shard */
-#define SWEEP_RECORDS_MAX  1024                      /* dropped in one step */
+#define SWEEP_USEC_DEFAULT (UINT64_C(300) * 1000000) /* a pass through all partitions of a shard   \
+                                                      */
+#define SWEEP_RECORDS_MAX 1024                       /* dropped in one step */
 
 struct shard_options {
     struct wal_options log;
@@ -168,7 +169,7 @@ struct replica_info {
     uint64_t time_usec; /* partition time (R13) */
     uint8_t n_members;
     uint32_t members[REPLICAS_MAX]; /* of the newest view known here; the primary first */
-    bool complete;   /* R17: no catch-up is under way here */
+    bool complete;                  /* R17: no catch-up is under way here */
     uint64_t digest; /* of the records that live without end: equal where commits are equal */
 };
 /* -ENOENT when the partition is not of this shard or never was here. */

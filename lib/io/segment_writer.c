@@ -467,6 +467,18 @@ int segment_writer_get(const struct segment_writer *w, uint32_t number, struct w
     return -ENOENT;
 }
 
+void segment_writer_prefetch(const struct segment_writer *w, struct position at, size_t bytes)
+{
+    size_t page = (size_t) sysconf(_SC_PAGESIZE);
+    struct wal_segment s;
+    size_t begin = at.offset / page * page;
+
+    if (segment_writer_get(w, at.segment, &s) == 0 && begin < s.bytes) {
+        (void) madvise((void *) (s.data + begin), MIN_OF(at.offset + bytes, s.bytes) - begin,
+                       MADV_WILLNEED);
+    }
+}
+
 void segment_writer_forget(struct segment_writer *w, uint32_t number)
 {
     for (size_t i = 0; i + 1 < w->n_own; i++) {

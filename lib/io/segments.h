@@ -15,7 +15,7 @@ struct residency;
 struct segment_set {
     struct wal_segment *v; /* sorted by number; data is mapped */
     size_t n;
-    char dir[4096]; /* DIR/log */
+    char dir[4096];     /* DIR/log */
     uint64_t cut_bytes; /* by segment_set_check: torn tails */
 };
 
@@ -87,6 +87,9 @@ uint64_t segment_writer_bytes(const struct segment_writer *w);
 int segment_writer_get(const struct segment_writer *w, uint32_t number, struct wal_segment *ret);
 /* Lets go of one of this writer's, after its file was removed. */
 void segment_writer_forget(struct segment_writer *w, uint32_t number);
+
+/* Begins to bring bytes of a segment into memory, if it is there. */
+void segment_writer_prefetch(const struct segment_writer *w, struct position at, size_t bytes);
 
 /* The shard_options.read of this writer and its set; ctx is the writer. -EAGAIN: not in memory;
  * -ENOENT: no such bytes; -EIO: the disk failed (after bus_prepare; else the process ends). */

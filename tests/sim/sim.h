@@ -349,8 +349,8 @@ struct setup {
     uint64_t checkpoint_usec;       /* mean time between two generations; 0: only at clean stops */
     uint64_t checkpoint_pause_usec; /* at most, between two partitions */
     uint64_t sweep_usec;
-    uint64_t cold_chance;           /* of 4: a record is not in memory */
-    uint64_t compaction_chance;     /* of 4, after a generation; 0: never */
+    uint64_t cold_chance;       /* of 4: a record is not in memory */
+    uint64_t compaction_chance; /* of 4, after a generation; 0: never */
     bool compaction_crashes;
     bool damage; /* some generations are damaged */
     bool shards_change;

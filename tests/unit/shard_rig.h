@@ -204,6 +204,8 @@ static inline void rig_act(struct rig_node *n, const struct action *a)
         assert_true(n->n_reads < RIG_READS_MAX);
         n->reads[n->n_reads++] = *a;
         return;
+    case ACTION_PREFETCH:
+        return;
     case ACTION_DAMAGED:
         n->damaged++;
         return;

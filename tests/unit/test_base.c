@@ -231,6 +231,7 @@ static void test_bytes(void **state)
 /* RFC 3720, B.4, and the check value of the catalogues. */
 static void test_crc32c(void **state)
 {
+    uint8_t many[300];
     uint8_t b[48];
     static const uint8_t scsi[48] = {
         0x01, 0xc0, 0, 0,    0, 0, 0, 0,    0,    0, 0, 0, 0, 0, 0, 0, 0x14, 0, 0, 0, 0, 0, 4, 0,
@@ -238,6 +239,9 @@ static void test_crc32c(void **state)
     };
 
     (void) state;
+    for (size_t i = 0; i < sizeof(many); i++) {
+        many[i] = (uint8_t) (i * 7 + i / 3);
+    }
     assert_true(crc32c(0, "", 0) == 0);
     assert_true(crc32c(0, "123456789", 9) == 0xe3069283u);
     assert_true(crc32c(0, "a", 1) == 0xc1d04330u);
@@ -254,6 +258,11 @@ static void test_crc32c(void **state)
     }
     assert_true(crc32c(0, b, 32) == 0x113fdb5cu);
     assert_true(crc32c(0, scsi, 48) == 0xd9963a56u);
+    for (size_t begin = 0; begin < 16; begin++) { /* with and without the processor's help */
+        for (size_t bytes = 0; begin + bytes <= sizeof(many); bytes++) {
+            assert_true(crc32c(7, many + begin, bytes) == crc32c_portable(7, many + begin, bytes));
+        }
+    }
 }
 
 /* In pieces, and at any alignment, it is the same. */
