@@ -106,7 +106,7 @@ UNITS    := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 .PHONY: all programs tests
 all: programs
 programs: $(EVERY) $(PROGRAMS)
-tests: $(LIN) $(SIM) $(UNITS) $(STORE)
+tests: $(LIN) $(SIM) $(UNITS)
 
 # --- rules ----------------------------------------------------------------------------------------
 
@@ -166,6 +166,7 @@ STORE_SRC     := $(filter-out $(STORE_TESTS:%=tests/store/%.c),$(sort $(wildcard
 STORE_WRAPPED := open openat close write pwrite ftruncate truncate fsync fdatasync rename renameat2 \
                  unlink unlinkat mkdir mmap malloc calloc realloc
 STORE         := $(STORE_TESTS:%=$(BUILD)/tests/store/%)
+tests: $(STORE)
 $(BUILD)/obj/tests/store/%.o: EXTRA_CFLAGS = -Itests $(IO_CFLAGS)
 $(foreach t,$(STORE_TESTS),$(eval $(call program_rule,tests/store/$(t),tests/store/$(t).c $(STORE_SRC),$(EVERY),\
     $(STORE_WRAPPED:%=-Wl$(comma)--wrap=%) $$(IO_LIBS) $$(XXH_LIBS))))

@@ -62,8 +62,12 @@ static void generation_begin(struct server *s)
 
 static void on_discarded(void *ctx, int status)
 {
+    struct server *s = ctx;
+
     (void) status;
-    generation_end(ctx);
+    if (s->generation.running) { /* else it comes after the server's end began */
+        generation_end(s);
+    }
 }
 
 static uint64_t bytes_of(const struct manifest *m)
@@ -88,6 +92,9 @@ static void on_published(void *ctx, int status)
 {
     struct server *s = ctx;
 
+    if (!s->generation.running) {
+        return; /* the server's end has begun */
+    }
     if (status < 0) {
         s->generation.retry_usec = clock_boot_usec() + RETRY_USEC;
         log_error("checkpoint generation %llu could not be written: %s; the log keeps everything",
@@ -150,9 +157,8 @@ static bool is_due(const struct server *s)
     uint64_t written = log_bytes(s) - s->generation.log_bytes;
 
     /* On a full disk sooner: compaction begins behind it. */
-    return written >= due_bytes(s) ||
-           (s->room.level != SPACE_ROOM && written > 0 &&
-            clock_boot_usec() - s->generation.began_usec >= RETRY_USEC);
+    return written >= due_bytes(s) || (s->room.level != SPACE_ROOM && written > 0 &&
+                                       clock_boot_usec() - s->generation.began_usec >= RETRY_USEC);
 }
 
 void checkpointer_tick(struct server *s)

@@ -61,7 +61,7 @@ static void op_answered(struct sim *s, struct key *key, struct lin_op *o, const 
         return;
     }
     s->counts.no_space += r->code == RESULT_NO_SPACE;
-    if (r->code == RESULT_REFUSED || r->code == RESULT_DAMAGED ||
+    if (r->code == RESULT_REFUSED || (r->code == RESULT_DAMAGED && !s->setup.read_errors) ||
         (r->code == RESULT_NO_SPACE && s->setup.fault_usec[FAULT_FULL] == 0)) {
         sim_fail(s, "a client was refused (%u) at key %s", r->code, key ? key->name : "-");
     }

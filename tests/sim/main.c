@@ -90,11 +90,11 @@ static void counts_print(const char *what, const struct counts *c)
            what, (unsigned long long) c->victims, (unsigned long long) c->resurrected,
            (unsigned long long) c->refused, (unsigned long long) c->copied,
            (unsigned long long) c->dropped);
-    printf(
-        "%s: %llu records read off the loop, %llu writes waited for a full disk, %llu operations "
-        "refused by one\n",
-        what, (unsigned long long) c->cold, (unsigned long long) c->blocked,
-        (unsigned long long) c->no_space);
+    printf("%s: %llu records read off the loop (%llu in vain), %llu writes waited for a full disk, "
+           "%llu operations "
+           "refused by one\n",
+           what, (unsigned long long) c->cold, (unsigned long long) c->damages,
+           (unsigned long long) c->blocked, (unsigned long long) c->no_space);
     printf("%s: %llu events, %llu messages (%llu lost), %llu configurations of histories\n", what,
            (unsigned long long) c->events, (unsigned long long) c->messages,
            (unsigned long long) c->messages_lost, (unsigned long long) c->configurations);

@@ -263,6 +263,8 @@ static void cold_read(struct sim *s, struct event *e)
     read.read.error = read.read.data ? 0 : -ENOENT; /* compacted meanwhile */
     if (sim_chance(s, 1, 50)) {
         read.read.error = -EBUSY;
+    } else if (s->setup.read_errors && !s->healed && sim_chance(s, 1, 100)) {
+        read.read.error = -EIO;
     }
     s->counts.cold++;
     shard_run(s, sp, &read);
@@ -355,6 +357,10 @@ static void act(struct sim *s, struct shard_process *sp, const struct action *a)
         act_read(s, sp, a);
         return;
     case ACTION_DAMAGED:
+        s->counts.damages++;
+        if (s->setup.read_errors) {
+            return;
+        }
         sim_fail(s, "server %u: the record at %u:%u of partition %u can't be read",
                  sp->server->super.number, a->damaged.at.segment, a->damaged.at.offset,
                  a->damaged.partition);

@@ -167,6 +167,7 @@ static void setup_draw(struct sim *s)
     u->damage = sim_chance(s, 1, 2);
     u->sweep_usec = sim_between(s, 1, 20) * USEC_PER_SEC / 2;
     u->cold_chance = sim_chance(s, 1, 2) ? 0 : sim_between(s, 1, 3);
+    u->read_errors = sim_chance(s, 1, 3);
     u->compaction_chance = sim_chance(s, 1, 4) ? 0 : sim_between(s, 1, 4);
     u->compaction_crashes = sim_chance(s, 1, 2);
     faults_draw(s);

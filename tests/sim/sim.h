@@ -350,6 +350,7 @@ struct setup {
     uint64_t checkpoint_pause_usec; /* at most, between two partitions */
     uint64_t sweep_usec;
     uint64_t cold_chance;       /* of 4: a record is not in memory */
+    bool read_errors;               /* the disk fails to give some of them */
     uint64_t compaction_chance; /* of 4, after a generation; 0: never */
     bool compaction_crashes;
     bool damage; /* some generations are damaged */
@@ -374,6 +375,7 @@ struct counts {
     uint64_t faults[_FAULT_MAX];
     uint64_t entries;
     uint64_t resends;
+    uint64_t damages;  /* records that a disk could not give */
     uint64_t no_space; /* operations refused by a full disk */
     uint64_t blocked;  /* writes to the log that had to wait */
     uint64_t cold;     /* records read off the loop */
