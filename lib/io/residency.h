@@ -17,6 +17,7 @@ struct residency *residency_new(void);
 struct residency *residency_free(struct residency *r);
 
 /* Are `bytes` at `offset` of the file that is mapped at `file` in memory? All of them lie in it.
+ * Where that can't be asked (mincore is refused) all counts as in memory.
  * For RESIDENCY_TRUST_USEC the answer is believed even if the kernel takes the pages away
  * meanwhile; then whoever reads them waits. */
 bool residency_is(struct residency *r, const uint8_t *file, size_t file_bytes, size_t offset,
