@@ -290,6 +290,9 @@ static int start(struct server *s, struct io_error *error)
         r = identity_open(s, error);
     }
     if (r == 0) {
+        checkpointer_start(s);
+    }
+    if (r == 0) {
         r = checkpoint_writer_new(s->settings->data_dir, &s->checkpoint_writer);
         if (r < 0) {
             io_error_set(error, r, "no thread for checkpoints: %s", strerror(-r));

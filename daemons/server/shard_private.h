@@ -1,4 +1,5 @@
-/* Inside of a shard's thread: shard_thread.c, clients.c and peers.c. */
+/* Inside of a shard's thread: shard_thread.c (the loop), shard_mail.c (the main thread), clients.c,
+ * peers.c, shard_checkpoint.c and shard_compact.c. */
 #pragma once
 
 #include "base/list.h"
@@ -100,17 +101,21 @@ struct shard_thread {
 
 /* One step of the machine, and what it wants done. */
 void shard_thread_step(struct shard_thread *t, const struct shard_event *e);
-/* Logs, tells the main thread, and does nothing any more. */
-void shard_thread_fail(struct shard_thread *t, const char *why);
-void shard_thread_report_compacted(struct shard_thread *t, const struct action *a);
 /* Sends [items] as a notify and empties the gather; with `clock_of`: [clock, space, items]. */
 void gather_send(struct gather *g, struct rpc *rpc, uint32_t method,
                  const struct shard_thread *clock_of);
 /* This server's hello. */
 void shard_thread_hello(const struct shard_thread *t, uint32_t shard, struct buf *out);
 
+/* ---- shard_mail.c ---- */
+/* Tells the main thread why the process has to stop, and does nothing any more. */
+void shard_thread_fail(struct shard_thread *t, const char *why);
 /* Tells the main thread; the arrays are taken over. */
 void shard_thread_report_checkpoint(struct shard_thread *t, const struct shard_generation *g);
+void shard_thread_report_compacted(struct shard_thread *t, const struct action *a);
+void shard_thread_report_replayed(struct shard_thread *t);
+/* Tells the seals and accusations that were gathered in this turn. */
+void shard_mail_flush(struct shard_thread *t);
 
 /* ---- shard_checkpoint.c ---- */
 void shard_checkpoint_begin(struct shard_thread *t, uint64_t generation, bool hurry);
