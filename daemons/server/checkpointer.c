@@ -163,6 +163,10 @@ static bool is_due(const struct server *s)
 
 void checkpointer_tick(struct server *s)
 {
+    if (s->generation.last && s->room.level == SPACE_FULL) {
+        loop_stop(s->loop); /* the last generation would wait for ever */
+        return;
+    }
     if (s->serving && !s->generation.running && !s->compactor.running && is_due(s) &&
         clock_boot_usec() >= s->generation.retry_usec) {
         generation_begin(s);
@@ -172,7 +176,8 @@ void checkpointer_tick(struct server *s)
 void checkpointer_stop(struct server *s)
 {
     s->generation.last = true;
-    if (s->n_shards == 0 || s->n_replayed < s->n_shards || s->failed) {
+    if (s->n_shards == 0 || s->n_replayed < s->n_shards || s->failed ||
+        s->room.level == SPACE_FULL) { /* nothing could be written */
         loop_stop(s->loop);
     } else if (!s->generation.running) {
         generation_begin(s);
