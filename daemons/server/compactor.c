@@ -71,10 +71,43 @@ void compactor_end(struct server *s)
     c->running = false;
 }
 
+static int unlink_victim(void *arg)
+{
+    const struct server *s = arg;
+
+    return segment_set_unlink(&s->segments, s->compactor.unlinking);
+}
+
+static void victim_gone(void *ctx, int status)
+{
+    struct server *s = ctx;
+    struct compactor *c = &s->compactor;
+    uint32_t segment;
+    int r = status;
+
+    if (!c->running) {
+        return; /* the server's end has begun */
+    }
+    segment = c->victims[c->next++];
+    if (r == -EBADMSG) {
+        log_error("segment %u can't be read whole: it is kept, and what it holds may be damaged",
+                  segment);
+    } else if (r < 0 && r != -EBUSY) {
+        log_error("segment %u could not be compacted: %s", segment, strerror(-r));
+    }
+    if (r == 0) {
+        segment_set_forget(&s->segments, segment);
+    }
+    for (uint32_t i = 0; i < s->n_shards && r == 0; i++) {
+        (void) shard_thread_forget(s->shards[i],
+                                   segment); /* else its mapping stays until the stop */
+    }
+    victim_begin(s);
+}
+
 static void victim_end(struct server *s)
 {
     struct compactor *c = &s->compactor;
-    uint32_t segment = c->victims[c->next++];
     int r = c->status;
 
     /* A generation that is taken meanwhile may point into the victim, with X behind the copies. */
@@ -84,20 +117,12 @@ static void victim_end(struct server *s)
     if (r == 0) {
         r = identity_compacted(s);
     }
-    if (r == 0) {
-        r = segment_set_remove(&s->segments, segment);
+    if (r < 0) {
+        victim_gone(s, r);
+        return;
     }
-    if (r == -EBADMSG) {
-        log_error("segment %u can't be read whole: it is kept, and what it holds may be damaged",
-                  segment);
-    } else if (r < 0 && r != -EBUSY) {
-        log_error("segment %u could not be compacted: %s", segment, strerror(-r));
-    }
-    for (uint32_t i = 0; i < s->n_shards && r == 0; i++) {
-        (void) shard_thread_forget(s->shards[i],
-                                   segment); /* else its mapping stays until the stop */
-    }
-    victim_begin(s);
+    c->unlinking = c->victims[c->next];
+    checkpoint_writer_call(s->checkpoint_writer, unlink_victim, s, s->loop, victim_gone, s);
 }
 
 void compactor_shard_done(void *ctx, uint32_t segment, int status, uint64_t copied,

@@ -34,7 +34,8 @@ struct compactor {
     size_t next;
     bool running;
     uint32_t shards_done;
-    int status; /* of the victim under way */
+    int status;         /* of the victim under way */
+    uint32_t unlinking; /* its number, for the writer's thread */
     uint64_t copied;
     uint64_t dropped;
     struct compaction_live live;   /* of the generation that was taken last */

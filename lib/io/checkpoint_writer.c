@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum job_kind { JOB_APPEND, JOB_SYNC, JOB_PUBLISH, JOB_DISCARD };
+enum job_kind { JOB_APPEND, JOB_SYNC, JOB_PUBLISH, JOB_DISCARD, JOB_CALL };
 
 struct job {
     struct list link;
@@ -23,6 +23,8 @@ struct job {
     uint32_t shard;
     uint8_t *bytes;
     size_t n;
+    int (*call)(void *arg); /* JOB_CALL */
+    void *arg;
     struct loop *loop;
     checkpoint_done_fn done;
     void *ctx;
@@ -185,6 +187,9 @@ static int job_do(struct checkpoint_writer *w, const struct job *j)
     if (j->kind == JOB_DISCARD) {
         return discard(w, j);
     }
+    if (j->kind == JOB_CALL) {
+        return j->call(j->arg);
+    }
     r = file_open(w, j);
     if (r < 0) {
         return r;
@@ -292,6 +297,14 @@ void checkpoint_writer_discard(struct checkpoint_writer *w, uint64_t generation,
                              .loop = loop,
                              .done = done,
                              .ctx = ctx });
+}
+
+void checkpoint_writer_call(struct checkpoint_writer *w, int (*fn)(void *arg), void *arg,
+                            struct loop *loop, checkpoint_done_fn done, void *ctx)
+{
+    job_add(w,
+            (struct job){
+                .kind = JOB_CALL, .call = fn, .arg = arg, .loop = loop, .done = done, .ctx = ctx });
 }
 
 int checkpoint_writer_new(const char *data_dir, struct checkpoint_writer **ret)

@@ -53,6 +53,10 @@ void checkpoint_writer_sync(struct checkpoint_writer *w, uint64_t generation, ui
 void checkpoint_writer_publish(struct checkpoint_writer *w, uint64_t generation, uint64_t keep,
                                uint8_t *bytes, size_t n, struct loop *loop, checkpoint_done_fn done,
                                void *ctx);
+/* Calls fn(arg) on the thread: what else must not keep a loop waiting for the disk. done gets what
+ * it returns. */
+void checkpoint_writer_call(struct checkpoint_writer *w, int (*fn)(void *arg), void *arg,
+                            struct loop *loop, checkpoint_done_fn done, void *ctx);
 /* Removes what was written of a generation that failed; done gets 0. */
 void checkpoint_writer_discard(struct checkpoint_writer *w, uint64_t generation, struct loop *loop,
                                checkpoint_done_fn done, void *ctx);

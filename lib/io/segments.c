@@ -214,7 +214,7 @@ int segment_set_check(struct segment_set *set, const struct wal_floor *floor,
     return r < 0 ? io_error_set(error, r, "%s can't be synced: %s", set->dir, strerror(-r)) : 0;
 }
 
-int segment_set_remove(struct segment_set *set, uint32_t number)
+int segment_set_unlink(const struct segment_set *set, uint32_t number)
 {
     char path[PATH_MAX];
     int r = segment_path(set->dir, number, path);
@@ -222,12 +222,16 @@ int segment_set_remove(struct segment_set *set, uint32_t number)
     if (r == 0 && unlink(path) < 0) {
         r = -errno;
     }
-    for (size_t i = 0; i < set->n && r == 0; i++) {
+    return r < 0 ? r : dir_sync(set->dir);
+}
+
+void segment_set_forget(struct segment_set *set, uint32_t number)
+{
+    for (size_t i = 0; i < set->n; i++) {
         if (set->v[i].number == number) {
             segment_unmap(&set->v[i]);
         }
     }
-    return r < 0 ? r : dir_sync(set->dir);
 }
 
 static int compare_sizes(const void *a, const void *b)

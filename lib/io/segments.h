@@ -26,8 +26,10 @@ int segment_set_open(struct segment_set *set, const char *data_dir, struct io_er
  * -EBADMSG: damage, with a sentence; nothing was changed. */
 int segment_set_check(struct segment_set *set, const struct wal_floor *floor,
                       struct io_error *error);
-/* Removes a segment's file, durably, and its mapping. Nobody may read it any more. */
-int segment_set_remove(struct segment_set *set, uint32_t number);
+/* Removes a segment's file, durably; from any thread. */
+int segment_set_unlink(const struct segment_set *set, uint32_t number);
+/* Then lets go of its mapping. Nobody may read it any more. */
+void segment_set_forget(struct segment_set *set, uint32_t number);
 /* Numbers and sizes of all segments that lie in the folder now, sorted; *ret is the caller's. */
 struct segment_size {
     uint32_t number;
