@@ -89,6 +89,12 @@ static bool verify_once(struct ctl *ctl, struct location *l)
         struct replica *rep = &l->replicas[i];
         rep->status = client_peek(ctl->client, rep->server, l->key, strlen(l->key), &rep->peek,
                                   &rep->value, &rep->error);
+        if (rep->status == 0 && rep->peek.trouble != 0) {
+            rep->status = io_error_set(&rep->error, -EIO, "%s",
+                                       rep->peek.trouble == RESULT_BUSY
+                                           ? "too many reads wait for its disk; try again"
+                                           : "the record is damaged on its disk: see its journal");
+        }
         agree = agree && rep->status == 0 && peek_equal(&l->replicas[0], rep);
     }
     return agree;

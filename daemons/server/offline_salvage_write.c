@@ -85,6 +85,8 @@ static void replica_name(struct salvage *s, struct replica *r)
         (struct name){ .view = p->highest.view, .seq = (p->highest.seq / SEQ_STEP + 1) * SEQ_STEP };
     r->last = r->commit;
     r->durable_seq = r->commit.seq;
+    r->n_runs = 0; /* nobody shares this history */
+    r->incomplete = false;
     r->flush_pending = r->flush;
     r->horizon_seq = r->commit.seq; /* all tombstones were left out */
     session_table_free(&r->sessions);
@@ -100,6 +102,7 @@ static int partition_write(struct salvage *s, struct replica *r, struct io_error
         qsort(g.v, g.n, sizeof(*g.v), compare_positions);
     }
     r->digest = 0;
+    r->n_expiring = 0;
     for (size_t i = 0; i < g.n; i++) {
         r->index->ops->drop(r->index, g.v[i].key, g.v[i].key_len, &(struct index_record){ 0 });
     }

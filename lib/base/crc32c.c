@@ -41,7 +41,7 @@ static uint32_t by_tables(uint32_t crc, const uint8_t *p, size_t bytes)
 #ifdef __x86_64__
 /* The processor's own instruction, where it has it: four times as fast. */
 __attribute__((target("sse4.2"))) static uint32_t by_instruction(uint32_t crc, const uint8_t *p,
-                                                                  size_t bytes)
+                                                                 size_t bytes)
 {
     uint64_t wide = crc;
 

@@ -11,8 +11,8 @@
 
 #include "core/shard.h"
 
-#define COMPACTION_SLICE_BYTES   (256u << 10) /* of the victim, read in one step, at most… */
-#define COMPACTION_SLICE_MIN     (32u << 10)  /* …and at least */
+#define COMPACTION_SLICE_BYTES (256u << 10) /* of the victim, read in one step, at most… */
+#define COMPACTION_SLICE_MIN   (32u << 10)  /* …and at least */
 /* How fast it reads: so much, and so many bytes for each that is prepared meanwhile. Where 70 % of
  * the log lives, a victim is half alive, and two bytes must be read for one that is written. */
 #define COMPACTION_BYTES_PER_SEC (32u << 20)

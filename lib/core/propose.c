@@ -412,6 +412,9 @@ void propose_peek(struct shard *s, struct replica *r, struct asker asker, const 
     if (err == -EAGAIN && parked_peek(s, r, asker, key, key_len, &f.rec)) {
         return;
     }
+    peek.trouble = err == -EAGAIN || err == -EBUSY ? RESULT_BUSY
+                   : err == -EBADMSG               ? RESULT_DAMAGED
+                                                   : 0;
     if (err == 0 && is_alive(&r->flush, &f.e, replica_now(s, r))) {
         peek.found = true;
         peek.record = f.e.name;

@@ -27,9 +27,10 @@
 #define SHARD_RESEND_USEC 1000000 /* a tail without progress is sent again */
 #define SHARD_ACCUSE_USEC 500000  /* a view is asked for again */
 
-#define SWEEP_USEC_DEFAULT (UINT64_C(300) * 1000000) /* a pass through all partitions of a shard   \
-                                                      */
-#define SWEEP_RECORDS_MAX 1024                       /* dropped in one step */
+#define SWEEP_USEC_DEFAULT                                                                         \
+    (UINT64_C(300) * 1000000)  /* a pass through all partitions of a shard                         \
+                                */
+#define SWEEP_RECORDS_MAX 1024 /* dropped in one step */
 
 struct shard_options {
     struct wal_options log;

@@ -240,6 +240,7 @@ static int segment_map(struct segment_writer *w)
     }
     s->map = p;
     (void) madvise(p, s->map_bytes, MADV_DONTDUMP);
+    (void) madvise(p, s->map_bytes, MADV_RANDOM); /* see segment_set_replayed */
     return 0;
 }
 

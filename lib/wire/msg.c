@@ -332,12 +332,13 @@ void msg_get_commit(struct mp_reader *r, struct msg_commit *ret)
 
 void msg_put_peek(struct buf *b, const struct msg_peek *p)
 {
-    mp_put_array(b, p->found ? 14 : 8);
+    mp_put_array(b, p->found ? 15 : 9);
     mp_put_uint(b, p->partition);
     mp_put_uint(b, p->view);
     mp_put_uint(b, p->part);
     put_name(b, p->commit);
     put_name(b, p->last);
+    mp_put_uint(b, p->trouble);
     mp_put_bool(b, p->found);
     if (p->found) {
         put_name(b, p->record);
@@ -350,13 +351,14 @@ void msg_put_peek(struct buf *b, const struct msg_peek *p)
 
 void msg_get_peek(struct mp_reader *r, struct msg_peek *ret)
 {
-    uint32_t left = array_begin(r, 8);
+    uint32_t left = array_begin(r, 9);
 
     *ret = (struct msg_peek){ .partition = get_partition(r) };
     ret->view = get_u32(r);
     ret->part = (uint8_t) mp_get_uint_max(r, UINT8_MAX);
     ret->commit = get_name(r);
     ret->last = get_name(r);
+    ret->trouble = (uint8_t) mp_get_uint_max(r, _RESULT_CODE_MAX - 1);
     ret->found = mp_get_bool(r);
     if (ret->found && left >= 6) {
         ret->record = get_name(r);

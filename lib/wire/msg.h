@@ -257,7 +257,8 @@ struct msg_peek {
     uint8_t part;       /* enum replica_state of the core */
     struct name commit; /* of the partition */
     struct name last;
-    bool found;         /* the replica has a live, committed record of the key */
+    uint8_t trouble;    /* 0, or RESULT_BUSY, RESULT_DAMAGED: it can't be said whether… */
+    bool found;         /* …the replica has a live, committed record of the key */
     struct name record; /* its name, flags, cas, expiry, value */
     uint32_t flags;
     uint32_t expiry_sec;

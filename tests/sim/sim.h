@@ -350,7 +350,7 @@ struct setup {
     uint64_t checkpoint_pause_usec; /* at most, between two partitions */
     uint64_t sweep_usec;
     uint64_t cold_chance;       /* of 4: a record is not in memory */
-    bool read_errors;               /* the disk fails to give some of them */
+    bool read_errors;           /* the disk fails to give some of them */
     uint64_t compaction_chance; /* of 4, after a generation; 0: never */
     bool compaction_crashes;
     bool damage; /* some generations are damaged */
