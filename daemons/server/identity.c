@@ -7,12 +7,11 @@
 #include "base/cleanup.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
-
-/* Reading checkpoints and log may take this long; progress within it is not told. */
-#define CHECK_USEC_MAX (UINT64_C(1800) * 1000000)
 
 static int random_fill(void *p, size_t bytes)
 {
@@ -68,9 +67,7 @@ int identity_sending(struct server *s, struct io_error *error)
 int identity_open(struct server *s, struct io_error *error)
 {
     const char *dir = s->settings->data_dir;
-    uint32_t highest;
     bool is_new;
-    _cleanup_(wal_floor_free) struct wal_floor floor = { 0 };
     int r;
 
     s->lock_fd = daemon_lock_dir(dir, error);
@@ -85,14 +82,25 @@ int identity_open(struct server *s, struct io_error *error)
     if (r == 0 && is_new) {
         r = superblock_new(s, error);
     }
-    if (r < 0) {
-        return r;
-    }
-    highest = segment_set_highest(&s->segments); /* also of files that are removed now */
-    s->superblock.first_segment = MAX_OF(s->superblock.first_segment, highest);
-    daemon_notify_status("checking %zu log segments", s->segments.n);
-    daemon_notify_extend(CHECK_USEC_MAX);
-    r = checkpoint_set_open(&s->checkpoints, dir, error);
+    return r;
+}
+
+/* ---- what takes long: in a thread, while the loop turns ---- */
+
+struct check {
+    struct server *s;
+    struct io_error *error;
+    int result;
+    _Atomic bool done;
+};
+
+static int data_check(struct server *s, struct io_error *error)
+{
+    const char *dir = s->settings->data_dir;
+    _cleanup_(wal_floor_free) struct wal_floor floor = { 0 };
+    int r =
+        checkpoint_set_open(&s->checkpoints, dir, s->superblock.partitions, &s->progress, error);
+
     if (r < 0) {
         return r;
     }
@@ -103,16 +111,54 @@ int identity_open(struct server *s, struct io_error *error)
             "this copy can't be read; nothing was changed",
             dir);
     }
-    if (s->checkpoints.found && s->checkpoints.manifest.partitions == s->superblock.partitions) {
+    if (s->checkpoints.found) {
         manifest_floor(&s->checkpoints.manifest, &floor);
     }
-    r = segment_set_check(&s->segments, &floor, error);
-    if (r == 0 && s->segments.cut_bytes > 0) {
-        log_notice("%llu bytes at the log's end had not been written whole and were cut: as is to be "
-                   "expected after a crash",
+    s->segments.progress = &s->progress;
+    return segment_set_check(&s->segments, &floor, error);
+}
+
+static void wake(void *arg)
+{
+    (void) arg;
+}
+
+static void *check_main(void *arg)
+{
+    struct check *c = arg;
+    struct loop *loop = c->s->loop;
+
+    c->result = data_check(c->s, c->error);
+    atomic_store(&c->done, true);
+    (void) loop_post(loop, wake, NULL);
+    return NULL;
+}
+
+int identity_check(struct server *s, struct io_error *error)
+{
+    uint32_t highest = segment_set_highest(&s->segments); /* also of files that are removed now */
+    struct check c = { .s = s, .error = error };
+    pthread_t thread;
+    int r = -pthread_create(&thread, NULL, check_main, &c);
+
+    if (r < 0) {
+        return io_error_set(error, r, "no thread for checking %s: %s", s->settings->data_dir,
+                            strerror(-r));
+    }
+    while (!atomic_load(&c.done) && !loop_stopping(s->loop)) {
+        (void) loop_turn(s->loop, true);
+    }
+    pthread_join(thread, NULL);
+    if (c.result < 0 || loop_stopping(s->loop)) {
+        return c.result < 0 ? c.result : -ECANCELED;
+    }
+    s->superblock.first_segment = MAX_OF(s->superblock.first_segment, highest);
+    if (s->segments.cut_bytes > 0) {
+        log_notice("%llu bytes at the log's end had not been written whole and were cut: as is to "
+                   "be expected after a crash",
                    (unsigned long long) s->segments.cut_bytes);
     }
-    return r < 0 ? r : superblock_begin(s, error);
+    return superblock_begin(s, error);
 }
 
 void identity_close(struct server *s)

@@ -57,6 +57,12 @@ static void on_replayed(void *ctx)
     struct server *s = ctx;
 
     s->n_replayed++;
+    if (s->n_replayed == s->n_shards) {
+        segment_set_replayed(&s->segments);
+    }
+    if (s->n_replayed == s->n_shards) {
+        progress_end(&s->progress);
+    }
     server_serve_if_ready(s);
 }
 
@@ -89,6 +95,7 @@ int server_start_shards(struct server *s, struct io_error *error)
         .data_dir = s->settings->data_dir,
         .set = &s->segments,
         .checkpoints = &s->checkpoints,
+        .progress = &s->progress,
         .checkpoint_writer = s->checkpoint_writer,
         .readers = s->readers,
         .sync = (enum sync_mode) s->settings->sync,
@@ -111,6 +118,9 @@ int server_start_shards(struct server *s, struct io_error *error)
     memcpy(o.shard.log.server_id, s->superblock.server_id, UUID_BYTES);
     s->shards = mem_zalloc(o.shard.log.shards, sizeof(struct shard_thread *));
     s->turns_seen = mem_zalloc(o.shard.log.shards, sizeof(*s->turns_seen));
+    progress_begin(&s->progress, "reading checkpoints and log", NULL, o.shard.log.shards,
+                   checkpoint_set_bytes(&s->checkpoints) +
+                       segment_set_replay_bytes(&s->segments, o.shard.log.shards));
     for (uint32_t i = 0; i < o.shard.log.shards; i++) {
         int r;
         o.shard.log.shard = i;
@@ -206,9 +216,25 @@ void server_serve_if_ready(struct server *s)
 
 /* ---- status ---- */
 
-static void on_status(void *ctx)
+/* A start may take as long as it needs while it comes forward. */
+static bool start_status(struct server *s)
 {
-    struct server *s = ctx;
+    char text[PROGRESS_TEXT_BYTES];
+    uint64_t moves = atomic_load_explicit(&s->progress.moves, memory_order_relaxed);
+
+    if (!progress_text(&s->progress, text)) {
+        return false;
+    }
+    daemon_notify_status("%s", text);
+    if (moves != s->moves_seen) {
+        s->moves_seen = moves;
+        daemon_notify_extend(EXTEND_USEC);
+    }
+    return true;
+}
+
+static void serving_status(const struct server *s)
+{
     uint32_t members = 0;
     uint32_t primary = 0;
     uint32_t waiting = 0;
@@ -219,17 +245,24 @@ static void on_status(void *ctx)
         primary += atomic_load_explicit(&c->primary, memory_order_relaxed);
         waiting += atomic_load_explicit(&c->waiting, memory_order_relaxed);
     }
+    daemon_notify_status("%sserving %u partitions, %u primary; %u waiting for a view",
+                         room_word(s->room.level), members - waiting, primary, waiting);
+}
+
+static void on_status(void *ctx)
+{
+    struct server *s = ctx;
+
     if (s->generation.last) {
         daemon_notify_extend(EXTEND_USEC);
     }
-    if (!s->registered) {
-        daemon_notify_status("looking for a manager");
-    } else if (s->n_replayed < s->n_shards) {
-        daemon_notify_extend(EXTEND_USEC);
-        daemon_notify_status("reading the log");
+    if (start_status(s)) {
+        return;
+    }
+    if (s->registered) {
+        serving_status(s);
     } else {
-        daemon_notify_status("%sserving %u partitions, %u primary; %u waiting for a view",
-                             room_word(s->room.level), members - waiting, primary, waiting);
+        daemon_notify_status("looking for a manager");
     }
 }
 
@@ -290,6 +323,12 @@ static int start(struct server *s, struct io_error *error)
         r = identity_open(s, error);
     }
     if (r == 0) {
+        r = listen_all(s, error); /* who connects waits; nobody is accepted before all is read */
+    }
+    if (r == 0) {
+        r = identity_check(s, error);
+    }
+    if (r == 0) {
         checkpointer_start(s);
     }
     if (r == 0) {
@@ -303,9 +342,6 @@ static int start(struct server *s, struct io_error *error)
         if (r < 0) {
             io_error_set(error, r, "no threads for reading: %s", strerror(-r));
         }
-    }
-    if (r == 0) {
-        r = listen_all(s, error);
     }
     if (r == 0 && s->superblock.partitions > 0) {
         r = server_start_shards(s, error); /* the log is read while a manager is looked for */
@@ -322,6 +358,7 @@ static void on_stop(void *ctx)
     struct server *s = ctx;
 
     daemon_notify_stopping();
+    progress_stop(&s->progress);
     s->manager = rpc_link_free(s->manager);
     listener_stop(s->listener);
     checkpointer_stop(s);
@@ -398,8 +435,12 @@ int server_run(struct settings *settings)
         settings->threads = (uint64_t) MAX_OF(1, MIN_OF(4, sysconf(_SC_NPROCESSORS_ONLN)));
     }
     (void) bus_prepare();
+    s.progress.threads = (unsigned) settings->threads;
     r = start_daemon(&s, &error);
-    if (r < 0) {
+    if (r == -ECANCELED) {
+        log_info("stopped before it was ready");
+        r = 0;
+    } else if (r < 0) {
         log_error("%s", error.text);
     } else {
         r = loop_run(s.loop);

@@ -6,6 +6,7 @@
 #include "io/checkpoints.h"
 #include "io/listener.h"
 #include "io/loop.h"
+#include "io/progress.h"
 #include "io/rpc.h"
 #include "io/segments.h"
 #include "io/superblock.h"
@@ -69,6 +70,9 @@ struct server {
     struct compactor compactor;
     struct room room;
 
+    struct progress progress; /* of the start */
+    uint64_t moves_seen;      /* of it, when the service manager was told last */
+
     struct shard_thread **shards;
     uint32_t n_shards;
     uint32_t n_replayed;
@@ -83,7 +87,12 @@ struct server {
 };
 
 /* ---- identity.c ---- */
+/* Takes the data directory and looks whose it is. */
 int identity_open(struct server *s, struct io_error *error);
+/* Checks every byte of checkpoints and log that a start needs, cuts torn tails, and begins a start
+ * in the superblock. Turns the loop meanwhile; -ECANCELED when that was stopped: then no start was
+ * begun. */
+int identity_check(struct server *s, struct io_error *error);
 void identity_close(struct server *s);
 /* This process is about to tell a manager its incarnation: durable first. */
 int identity_sending(struct server *s, struct io_error *error);

@@ -131,6 +131,9 @@ int shard_checkpoint_load(struct shard_thread *t)
         size_t n;
         const uint8_t *bytes = checkpoint_set_get(t->o.checkpoints, (uint16_t) p, &n);
         int r = bytes ? checkpoint_load(t->shard, bytes, n) : 0;
+        if (r == 0 && bytes) {
+            r = progress_add(t->o.progress, n);
+        }
         if (r < 0) {
             return r;
         }

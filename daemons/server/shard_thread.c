@@ -268,38 +268,50 @@ static void on_write_failed(void *ctx, int error, const char *what)
 
 /* ---- the thread ---- */
 
+struct replay {
+    struct shard_thread *thread;
+    uint64_t bytes; /* not told to the progress yet */
+};
+
 static int replay_frame(void *ctx, const struct frame *f, struct position at)
 {
-    return shard_replay_frame(ctx, f, at);
+    struct replay *p = ctx;
+    int r = shard_replay_frame(p->thread->shard, f, at);
+
+    p->bytes += FRAME_HEAD_BYTES + f->payload_bytes;
+    if (r == 0 && p->bytes >= PROGRESS_STEP_BYTES) {
+        r = progress_add(p->thread->o.progress, p->bytes);
+        p->bytes = 0;
+    }
+    return r;
 }
 
+/* -ECANCELED: the server stops. */
 static int replay(struct shard_thread *t)
 {
     const struct wal_options *l = &t->o.shard.log;
+    struct replay p = { .thread = t };
     int r = shard_checkpoint_load(t);
+    char why[200];
 
-    if (r < 0) {
+    if (r < 0 && r != -ECANCELED) {
         shard_thread_fail(t, "a checkpoint that was found good can't be loaded");
-        return r;
     }
-    for (size_t i = 0; i < t->o.set->n; i++) {
+    for (size_t i = 0; i < t->o.set->n && r == 0; i++) {
         const struct wal_segment *s = &t->o.set->v[i];
-        if (s->trusted) {
-            continue;
+        if (!s->trusted && (s->head.shards != l->shards || s->head.shard == l->shard)) {
+            r = wal_walk(s, replay_frame, &p);
         }
-        if (s->head.shards != l->shards || s->head.shard == l->shard) {
-            r = wal_walk(s, replay_frame, t->shard);
-        }
-        if (r < 0) {
-            char why[200];
+        if (r < 0 && r != -ECANCELED) {
             snprintf(why, sizeof(why), "log segment %u contradicts itself (%s)", s->number,
                      strerror(-r));
             shard_thread_fail(t, why);
-            return r;
         }
     }
-    shard_replay_end(t->shard);
-    return 0;
+    if (r == 0) {
+        shard_replay_end(t->shard);
+    }
+    return r;
 }
 
 static void *thread_main(void *arg)
@@ -309,6 +321,8 @@ static void *thread_main(void *arg)
     if (replay(t) == 0) {
         shard_thread_report_replayed(t);
         loop_timer_every(t->timer, SHARD_TICK_USEC);
+    } else {
+        t->failed = true; /* half of a log is no state to act in */
     }
     (void) loop_run(t->loop);
     t->stopping = true;

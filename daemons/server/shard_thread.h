@@ -5,6 +5,7 @@
 #include "core/shard.h"
 #include "io/addr.h"
 #include "io/checkpoints.h"
+#include "io/progress.h"
 #include "io/readers.h"
 #include "io/rpc.h"
 #include "io/segments.h"
@@ -59,6 +60,7 @@ struct shard_thread_options {
     const char *data_dir;
     struct segment_set *set;
     const struct checkpoint_set *checkpoints; /* read by the start only */
+    struct progress *progress;                /* likewise */
     struct checkpoint_writer *checkpoint_writer;
     struct readers *readers;
     enum sync_mode sync;

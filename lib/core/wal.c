@@ -265,7 +265,7 @@ struct stream {
     uint64_t start;
     uint32_t shard;
     uint32_t floor;
-    struct position synced_end; /* highest that a group named */
+    struct position synced_end; /* highest that a group named; when all is judged, or an X */
     struct position end;        /* of its good groups, as far as looked at */
     struct position bad;        /* first place without a good group; segment 0: none yet */
 };
@@ -301,60 +301,94 @@ static int damage(struct checker *c, struct position at, const char *what)
     return -EBADMSG;
 }
 
-/* Reads the heads; one that can't be read is marked by head.segment = 0. */
-static int heads_read(struct checker *c)
+static void synced_end_raise(struct stream *st, struct position end)
+{
+    if (position_compare(end, st->synced_end) > 0) {
+        st->synced_end = end;
+    }
+}
+
+/* Knows the newest start and the streams again; named ends are theirs. */
+static void streams_fill(struct checker *c)
 {
     for (size_t i = 0; i < c->n; i++) {
-        struct wal_segment *s = &c->segments[i];
-        struct position at = { .segment = s->number };
-        int r = segment_head_decode(s->data, s->bytes, &s->head);
-        if (r == -EPROTONOSUPPORT) {
-            return damage(c, at, "it was written by a newer version of kumofs");
+        const struct wal_segment *s = &c->segments[i];
+        struct stream *st;
+        if (s->head.segment == 0) {
+            continue;
         }
-        if (r == 0 && s->head.segment != s->number) {
-            return damage(c, at, "its head bears another number than its name");
-        }
-        if (r < 0) {
-            s->head = (struct segment_head){ 0 };
-        } else if (s->head.start >= c->newest.start) {
+        if (s->head.start >= c->newest.start) {
             c->newest = s->head;
         }
-        s->good_bytes = s->synced_bytes = 0;
-        s->trusted = r == 0 && s->number < stream_find(c, &s->head, s->head.shard)->floor;
+        st = stream_find(c, &s->head, s->head.shard);
+        synced_end_raise(st, s->named_end);
     }
+}
+
+/* Reads a head; one that can't be read is marked by head.segment = 0. */
+static int head_read(struct checker *c, struct wal_segment *s)
+{
+    struct position at = { .segment = s->number };
+    int r = segment_head_decode(s->data, s->bytes, &s->head);
+
+    if (r == -EPROTONOSUPPORT) {
+        return damage(c, at, "it was written by a newer version of kumofs");
+    }
+    if (r == 0 && s->head.segment != s->number) {
+        return damage(c, at, "its head bears another number than its name");
+    }
+    if (r < 0) {
+        s->head = (struct segment_head){ 0 };
+    }
+    s->synced_bytes = 0;
+    s->named_end = (struct position){ 0 };
+    s->trusted =
+        r == 0 && c->floor && s->number < wal_floor_of(c->floor, s->head.shard, s->head.shards);
+    s->good_bytes = s->trusted ? s->bytes : r == 0 ? SEGMENT_HEAD_BYTES : 0;
+    s->looked_bytes = s->trusted || r < 0 ? s->bytes : SEGMENT_HEAD_BYTES;
     return 0;
 }
 
-static void synced_end_raise(struct stream *st, const struct group_head *h)
+int wal_check_begin(struct wal_segment *segments, size_t n, const struct wal_floor *floor,
+                    struct wal_damage *ret_damage)
 {
-    if (position_compare(h->synced_end, st->synced_end) > 0) {
-        st->synced_end = h->synced_end;
+    struct checker c = { .floor = floor, .ret_damage = ret_damage };
+    int r = 0;
+
+    for (size_t i = 0; i < n && r == 0; i++) {
+        r = head_read(&c, &segments[i]);
+    }
+    return r;
+}
+
+static void named_end_raise(struct wal_segment *s, const struct group_head *h)
+{
+    if (position_compare(h->synced_end, s->named_end) > 0) {
+        s->named_end = h->synced_end;
     }
 }
 
-/* Reads a segment's groups: sets good_bytes, and raises the stream's synced end. Behind an
- * unreadable place only heads of groups are looked for: one that names a synced end above that
- * place proves that it was no tear. */
-static void segment_scan(struct checker *c, struct wal_segment *s)
+/* Behind an unreadable place only heads of groups are looked for: one that names a synced end above
+ * that place proves that it was no tear. */
+bool wal_check_step(struct wal_segment *s, size_t bytes)
 {
-    struct stream *st = stream_find(c, &s->head, s->head.shard);
+    size_t end = s->looked_bytes + MIN_OF(bytes, s->bytes - s->looked_bytes);
     struct group_head h;
     size_t n;
 
-    if (s->trusted) {
-        s->good_bytes = s->bytes;
-        return;
-    }
-    s->good_bytes = SEGMENT_HEAD_BYTES;
-    while (s->good_bytes < s->bytes && (n = group_check(s, s->good_bytes, &h)) > 0) {
+    while (s->looked_bytes < end && s->looked_bytes == s->good_bytes &&
+           (n = group_check(s, s->good_bytes, &h)) > 0) {
         s->good_bytes += n;
-        synced_end_raise(st, &h);
+        s->looked_bytes = s->good_bytes;
+        named_end_raise(s, &h);
     }
-    for (size_t at = s->good_bytes; at + GROUP_HEAD_BYTES <= s->bytes; at++) {
-        if (group_head_decode(s->data + at, s->bytes - at, s->head.crc, &h) == 0) {
-            synced_end_raise(st, &h);
+    for (; s->looked_bytes < end; s->looked_bytes++) {
+        if (group_head_decode(s->data + s->looked_bytes, s->bytes - s->looked_bytes, s->head.crc,
+                              &h) == 0) {
+            named_end_raise(s, &h);
         }
     }
+    return s->looked_bytes < s->bytes;
 }
 
 static bool holds_groups(const struct wal_segment *s, uint32_t segment_crc)
@@ -443,18 +477,24 @@ static int streams_judge(struct checker *c)
     return 0;
 }
 
-/* A generation was published when the log was durable through its X: what is not there is lost. */
+/* A generation was published when the log was durable through its X: what is not there is lost, and
+ * what is there is on the disk. */
 static int floor_judge(struct checker *c)
 {
     for (uint32_t p = 0; c->floor && p < c->floor->partitions; p++) {
         struct position x = c->floor->x[p];
         const struct wal_segment *s = NULL;
+        struct stream *st;
         for (size_t i = 0; i < c->n; i++) {
             s = c->segments[i].number == x.segment ? &c->segments[i] : s;
         }
         if (x.offset > 0 && (!s || s->good_bytes < x.offset)) {
             x.offset = s ? (uint32_t) s->good_bytes : 0;
             return damage(c, x, "unreadable or missing, and a checkpoint needs it");
+        }
+        if (x.offset > 0) {
+            st = stream_find(c, &s->head, s->head.shard);
+            synced_end_raise(st, x);
         }
     }
     return 0;
@@ -476,27 +516,32 @@ static void synced_bytes_set(struct checker *c)
     }
 }
 
-int wal_check(struct wal_segment *segments, size_t n, const struct wal_floor *floor,
-              struct wal_damage *ret_damage)
+int wal_check_end(struct wal_segment *segments, size_t n, const struct wal_floor *floor,
+                  struct wal_damage *ret_damage)
 {
     _cleanup_free_ struct stream *streams = mem_zalloc(2 * n, sizeof(*streams));
     struct checker c = { segments, n, streams, 0, floor, { 0 }, ret_damage };
-    int r = heads_read(&c);
+    int r;
 
-    if (r < 0) {
-        return r;
-    }
-    for (size_t i = 0; i < n; i++) {
-        if (segments[i].head.segment != 0) {
-            segment_scan(&c, &segments[i]);
-        }
-    }
+    streams_fill(&c);
     r = streams_judge(&c);
     if (r == 0) {
         r = floor_judge(&c);
     }
     synced_bytes_set(&c);
     return r;
+}
+
+int wal_check(struct wal_segment *segments, size_t n, const struct wal_floor *floor,
+              struct wal_damage *ret_damage)
+{
+    int r = wal_check_begin(segments, n, floor, ret_damage);
+
+    for (size_t i = 0; i < n && r == 0; i++) {
+        while (wal_check_step(&segments[i], SIZE_MAX)) {
+        }
+    }
+    return r == 0 ? wal_check_end(segments, n, floor, ret_damage) : r;
 }
 
 int wal_next(const struct wal_segment *s, struct wal_cursor *c, struct frame *ret,

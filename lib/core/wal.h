@@ -96,8 +96,10 @@ struct wal_segment {
     const uint8_t *data;
     size_t bytes;
     struct segment_head head;
-    bool trusted;        /* below the floor: durable, and not looked through */
-    size_t good_bytes;   /* keep this much; 0: remove the file */
+    bool trusted;              /* below the floor: durable, and not looked through */
+    size_t good_bytes;         /* keep this much; 0: remove the file */
+    size_t looked_bytes;       /* by the check, so far */
+    struct position named_end; /* highest synced end that its groups name */
     size_t synced_bytes; /* of them, what was surely synced: the rest may not be on the disk */
 };
 
@@ -128,6 +130,14 @@ void wal_floor_free(struct wal_floor *f);
  * something below a synced end or an X is unreadable (R15): nothing may be served from this log. */
 int wal_check(struct wal_segment *segments, size_t n, const struct wal_floor *floor,
               struct wal_damage *ret_damage);
+/* The same in three steps, for who looks through several segments at a time, or tells how far it
+ * is: the heads of all; the groups of each, step by step, about `bytes` of them in each step, until
+ * false is returned (it touches this segment only: from any thread); the judgement. */
+int wal_check_begin(struct wal_segment *segments, size_t n, const struct wal_floor *floor,
+                    struct wal_damage *ret_damage);
+bool wal_check_step(struct wal_segment *s, size_t bytes);
+int wal_check_end(struct wal_segment *segments, size_t n, const struct wal_floor *floor,
+                  struct wal_damage *ret_damage);
 
 /* A walk through the frames of a segment. Valid when zeroed: at its beginning. */
 struct wal_cursor {

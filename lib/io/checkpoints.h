@@ -7,6 +7,7 @@
 #include "io/io_error.h"
 
 struct loop;
+struct progress;
 
 /* ---- what a start finds ---- */
 
@@ -21,9 +22,13 @@ struct checkpoint_set {
     } files[SHARDS_MAX];
 };
 
-/* Finds the newest generation that is good in every byte; what is damaged is told in the log and
- * passed over. -errno with a sentence when the folder can't be read. */
-int checkpoint_set_open(struct checkpoint_set *set, const char *data_dir, struct io_error *error);
+/* Finds the newest generation of so many partitions that is good in every byte, in the threads of
+ * `progress` (may be NULL); what is damaged is told in the log and passed over. -errno with a
+ * sentence when the folder can't be read; -ECANCELED. */
+int checkpoint_set_open(struct checkpoint_set *set, const char *data_dir, uint32_t partitions,
+                        struct progress *progress, struct io_error *error);
+/* Of all partitions. */
+uint64_t checkpoint_set_bytes(const struct checkpoint_set *set);
 /* The bytes of one partition's checkpoint; valid until close. NULL: there is none. */
 const uint8_t *checkpoint_set_get(const struct checkpoint_set *set, uint16_t partition,
                                   size_t *ret_bytes);

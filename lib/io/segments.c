@@ -3,6 +3,7 @@
 #include "base/assert.h"
 #include "base/cleanup.h"
 #include "base/mem.h"
+#include "io/progress.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -137,7 +138,7 @@ static void segment_unmap(struct wal_segment *s)
 
 /* What may be in memory only is written once more: after a sync that failed in the last process its
  * pages count as clean, and another sync would do nothing. */
-static int rewrite(int fd, const struct wal_segment *s)
+static int rewrite(int fd, const struct wal_segment *s, struct progress *progress)
 {
     _cleanup_free_ uint8_t *bytes = NULL;
     size_t at = s->synced_bytes;
@@ -150,15 +151,18 @@ static int rewrite(int fd, const struct wal_segment *s)
             return errno ? -errno : -EIO;
         }
         at += n;
+        if (progress_add(progress, n) < 0) {
+            return -ECANCELED;
+        }
     }
     return 0;
 }
 
 /* Cuts the file to what is good and makes that durable. */
-static int segment_settle(const char *dir, struct wal_segment *s)
+static int segment_settle(const struct segment_set *set, struct wal_segment *s)
 {
     char path[PATH_MAX];
-    int r = segment_path(dir, s->number, path);
+    int r = segment_path(set->dir, s->number, path);
     int fd;
 
     if (r < 0) {
@@ -173,7 +177,7 @@ static int segment_settle(const char *dir, struct wal_segment *s)
         r = -errno;
     }
     if (r == 0) {
-        r = rewrite(fd, s);
+        r = rewrite(fd, s, set->progress);
     }
     if (r == 0 && fsync(fd) < 0) {
         r = -errno;
@@ -181,29 +185,63 @@ static int segment_settle(const char *dir, struct wal_segment *s)
     if (fd >= 0) {
         close(fd);
     }
+    return r < 0 ? r : progress_add(set->progress, s->synced_bytes);
+}
+
+/* ---- checking ---- */
+
+static int segment_look(void *ctx, size_t i)
+{
+    const struct segment_set *set = ctx;
+    struct wal_segment *s = &set->v[i];
+    size_t before;
+    bool more;
+    int r;
+
+    do {
+        before = s->looked_bytes;
+        more = wal_check_step(s, PROGRESS_STEP_BYTES);
+        r = progress_add(set->progress, s->looked_bytes - before);
+    } while (more && r == 0);
     return r;
 }
 
-int segment_set_check(struct segment_set *set, const struct wal_floor *floor,
-                      struct io_error *error)
+/* Looks through all segments, several at a time. */
+static int set_look(struct segment_set *set, const struct wal_floor *floor,
+                    struct wal_damage *ret_damage)
 {
-    struct wal_damage damage;
+    uint64_t bytes = 0;
+    int r = wal_check_begin(set->v, set->n, floor, ret_damage);
+
+    if (r < 0) {
+        return r;
+    }
+    for (size_t i = 0; i < set->n; i++) {
+        bytes += set->v[i].bytes - set->v[i].looked_bytes;
+    }
+    progress_begin(set->progress, "checking the log", "segments", set->n, bytes);
+    r = progress_spread(set->progress, set->n, segment_look, set);
+    return r < 0 ? r : wal_check_end(set->v, set->n, floor, ret_damage);
+}
+
+static int set_settle(struct segment_set *set, struct io_error *error)
+{
+    uint64_t bytes = 0;
     size_t kept = 0;
     int r;
 
-    r = wal_check(set->v, set->n, floor, &damage);
-    if (r < 0) {
-        return io_error_set(error, r,
-                            "%s/%010" PRIu32 ".seg is damaged at byte %" PRIu64
-                            ": %s. Nothing was changed and nothing is served from this log",
-                            set->dir, damage.segment, damage.offset, damage.what);
-    }
     for (size_t i = 0; i < set->n; i++) {
-        r = set->v[i].trusted ? 0 : segment_settle(set->dir, &set->v[i]);
+        bytes += set->v[i].trusted ? 0 : set->v[i].good_bytes;
+    }
+    progress_begin(set->progress, "syncing the log", NULL, set->n, bytes);
+    for (size_t i = 0; i < set->n; i++) {
+        r = set->v[i].trusted ? 0 : segment_settle(set, &set->v[i]);
         if (r < 0) {
             return io_error_set(error, r, "%s/%010" PRIu32 ".seg can't be settled: %s", set->dir,
                                 set->v[i].number, strerror(-r));
         }
+    }
+    for (size_t i = 0; i < set->n; i++) {
         set->cut_bytes += set->v[i].bytes - set->v[i].good_bytes;
         if (set->v[i].good_bytes > 0) {
             set->v[kept++] = set->v[i];
@@ -212,6 +250,37 @@ int segment_set_check(struct segment_set *set, const struct wal_floor *floor,
     set->n = kept;
     r = dir_sync(set->dir);
     return r < 0 ? io_error_set(error, r, "%s can't be synced: %s", set->dir, strerror(-r)) : 0;
+}
+
+int segment_set_check(struct segment_set *set, const struct wal_floor *floor,
+                      struct io_error *error)
+{
+    struct wal_damage damage;
+    int r = set_look(set, floor, &damage);
+
+    if (r == 0) {
+        r = set_settle(set, error);
+    } else if (r != -ECANCELED) {
+        io_error_set(error, r,
+                     "%s/%010" PRIu32 ".seg is damaged at byte %" PRIu64
+                     ": %s. Nothing was changed and nothing is served from this log",
+                     set->dir, damage.segment, damage.offset, damage.what);
+    }
+    progress_end(set->progress);
+    return r;
+}
+
+uint64_t segment_set_replay_bytes(const struct segment_set *set, uint32_t shards)
+{
+    uint64_t bytes = 0;
+
+    for (size_t i = 0; i < set->n; i++) {
+        const struct wal_segment *s = &set->v[i];
+        if (!s->trusted) {
+            bytes += s->head.shards == shards ? s->good_bytes : s->good_bytes * shards;
+        }
+    }
+    return bytes;
 }
 
 int segment_set_unlink(const struct segment_set *set, uint32_t number)
@@ -268,6 +337,15 @@ int segment_set_sizes(const struct segment_set *set, struct segment_size **ret, 
     *ret = v;
     *ret_n = n;
     return 0;
+}
+
+void segment_set_replayed(const struct segment_set *set)
+{
+    for (size_t i = 0; i < set->n; i++) {
+        if (set->v[i].data) {
+            (void) madvise((void *) set->v[i].data, set->v[i].bytes, MADV_RANDOM);
+        }
+    }
 }
 
 void segment_set_close(struct segment_set *set)

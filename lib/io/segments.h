@@ -8,6 +8,7 @@
 #include "io/io_error.h"
 
 struct loop;
+struct progress;
 struct residency;
 
 /* ---- what a start finds ---- */
@@ -15,17 +16,25 @@ struct residency;
 struct segment_set {
     struct wal_segment *v; /* sorted by number; data is mapped */
     size_t n;
-    char dir[4096];     /* DIR/log */
-    uint64_t cut_bytes; /* by segment_set_check: torn tails */
+    char dir[4096];            /* DIR/log */
+    uint64_t cut_bytes;        /* by segment_set_check: torn tails */
+    struct progress *progress; /* of segment_set_check; NULL: nobody watches */
 };
 
 /* Finds and maps the segments, making the folder if needed. */
 int segment_set_open(struct segment_set *set, const char *data_dir, struct io_error *error);
 /* wal_check, then cuts torn tails, removes what never was durable, and makes the rest durable.
  * Segments below the floor (may be NULL) are covered by a checkpoint and not looked through.
- * -EBADMSG: damage, with a sentence; nothing was changed. */
+ * -EBADMSG: damage, with a sentence; nothing was changed. -ECANCELED: what was not settled yet is
+ * as it was. */
 int segment_set_check(struct segment_set *set, const struct wal_floor *floor,
                       struct io_error *error);
+/* Bytes that a replay of these shards will read, each its own streams, or all of them when their
+ * number has changed. */
+uint64_t segment_set_replay_bytes(const struct segment_set *set, uint32_t shards);
+/* The replay is over: from now on single records are read, and the kernel should read no more than
+ * that. It would read ahead at every page that is not in memory, 8 MiB on some disks. */
+void segment_set_replayed(const struct segment_set *set);
 /* Removes a segment's file, durably; from any thread. */
 int segment_set_unlink(const struct segment_set *set, uint32_t number);
 /* Then lets go of its mapping. Nobody may read it any more. */
