@@ -112,7 +112,7 @@ static int base_begin(struct shard *s, struct replica *r, const uint8_t *p, size
     r->commit = r->last = b->m;
     r->durable_seq = b->m.seq;
     r->flush = r->flush_pending = b->flush;
-    r->horizon_seq = b->horizon_seq;
+    r->horizon_seq = b->n.seq == 0 ? b->horizon_seq : MAX_OF(r->horizon_seq, b->horizon_seq);
     r->time_usec = MAX_OF(r->time_usec, b->time_usec);
     view_runs_set(r, b->runs, b->n_runs);
     view_runs_cut(r, b->m.seq); /* the source's tail is not history */
@@ -131,6 +131,7 @@ int catchup_sink_begin(struct shard *s, uint16_t partition, const uint8_t *start
     if (!r || !shard_enter(s, out)) {
         return -ESTALE;
     }
+    shard_note_commit(s, r); /* a replay must find the same n */
     err = base_begin(s, r, start, bytes);
     if (err < 0) {
         return err;

@@ -203,7 +203,7 @@ static bool is_needed(const struct replica *r, const struct entry *e, struct pos
 /* A tombstone, or a record that nobody will ever read again. */
 static bool is_dead(struct shard *s, struct replica *r, const struct entry *e)
 {
-    uint64_t now_usec = replica_now(s, r);
+    uint64_t now_usec = replica_told_time(s, r);
 
     if (r->n_sources > 0 || r->incomplete) {
         return false; /* R17: the horizon stands still */

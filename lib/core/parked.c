@@ -1,6 +1,7 @@
 /* Operations whose record is not in memory: kept, with what they were asked with, until its bytes
  * were read, and then begun anew. To their clients they are only slower: nothing of them was
- * evaluated before. */
+ * evaluated before. One that was asked again meanwhile, here or in another view, is forgotten
+ * (R12): the other copy may have found nothing to do, and that was the answer. */
 #include "base/mem.h"
 #include "core/replica.h"
 
@@ -9,16 +10,24 @@
 #include <string.h>
 
 struct parked {
-    struct map_node node; /* in shard->parked, by number */
+    struct map_node node;  /* in shard->parked, by number */
+    struct map_node by_op; /* in shard->parked_ops, if it writes */
     uint64_t number;
     struct position at;
     uint16_t partition;
+    uint32_t view;
     bool peek;
     struct asker asker;
     struct op op;
     size_t n_bytes;
     uint8_t bytes[]; /* key, value */
 };
+
+/* Does its op id make copies of it the same write? */
+static bool is_numbered(const struct parked *p)
+{
+    return !p->peek && p->op.code != OP_GET && p->op.op.session != 0;
+}
 
 static void parked_add(struct shard *s, struct parked *p, const struct index_record *rec)
 {
@@ -28,6 +37,9 @@ static void parked_add(struct shard *s, struct parked *p, const struct index_rec
     p->at = rec->at;
     s->parked_bytes += p->n_bytes;
     map_insert(&s->parked, &p->node, map_hash_u64(p->number));
+    if (is_numbered(p)) {
+        map_insert(&s->parked_ops, &p->by_op, propose_op_hash(p->partition, &p->op.op));
+    }
     a->read.number = p->number;
     a->read.at = rec->at;
     a->read.bytes = rec->bytes;
@@ -38,6 +50,7 @@ static struct parked *parked_new(const struct replica *r, struct asker asker, co
     struct parked *p = mem_zalloc(1, sizeof(*p) + op->key_len + op->value_len);
 
     p->partition = r->partition;
+    p->view = r->view;
     p->asker = asker;
     p->op = *op;
     p->n_bytes = op->key_len + op->value_len;
@@ -75,30 +88,44 @@ bool parked_peek(struct shard *s, const struct replica *r, struct asker asker, c
     return true;
 }
 
-static struct parked *parked_take(struct shard *s, uint64_t number)
+static struct parked *parked_take(struct shard *s, struct parked *p)
 {
-    struct map_node *i = map_first(&s->parked, map_hash_u64(number));
-    struct parked *p;
-
-    if (!i) {
-        return NULL;
+    map_remove(&s->parked, &p->node);
+    if (is_numbered(p)) {
+        map_remove(&s->parked_ops, &p->by_op);
     }
-    p = MAP_ENTRY(i, struct parked, node);
-    map_remove(&s->parked, i);
     s->parked_bytes -= p->n_bytes;
     return p;
 }
 
+void parked_forget(struct shard *s, const struct replica *r, const struct op *op)
+{
+    struct map_node *next;
+
+    for (struct map_node *i = map_first(&s->parked_ops, propose_op_hash(r->partition, &op->op)); i;
+         i = next) {
+        struct parked *p = MAP_ENTRY(i, struct parked, by_op);
+        next = map_next(i);
+        if (p->partition == r->partition && p->op.op.session == op->op.session &&
+            p->op.op.number == op->op.number) {
+            free(parked_take(s, p));
+        }
+    }
+}
+
 void parked_read(struct shard *s, const struct shard_read *read)
 {
-    struct parked *p = parked_take(s, read->number);
+    struct map_node *i = map_first(&s->parked, map_hash_u64(read->number));
+    struct parked *p = i ? parked_take(s, MAP_ENTRY(i, struct parked, node)) : NULL;
     struct replica *r = p ? shard_replica(s, p->partition) : NULL;
 
     if (!p) {
-        return;
+        return; /* forgotten */
     }
     s->warm = (struct warm_record){ p->at, read->data, read->bytes, read->error };
-    if (p->peek) {
+    if (!p->peek && p->view != r->view) {
+        propose_not_primary(s, r, p->asker);
+    } else if (p->peek) {
         propose_peek(s, r, p->asker, p->op.key, p->op.key_len);
     } else {
         propose_op(s, r, p->asker, &p->op);
@@ -116,4 +143,5 @@ void parked_free(struct shard *s)
         free(MAP_ENTRY(i, struct parked, node));
     }
     map_free(&s->parked);
+    map_free(&s->parked_ops);
 }

@@ -311,6 +311,11 @@ static bool answered_before(struct shard *s, struct replica *r, struct asker ask
 
 /* ---- the door ---- */
 
+void propose_not_primary(struct shard *s, const struct replica *r, struct asker asker)
+{
+    answer(s, asker, RESULT_NOT_PRIMARY)->number = r->view;
+}
+
 /* R15: a full disk refuses writes with a clear answer, its own and those of the other members. What
  * makes room is taken while there is a little left. */
 static bool no_space(const struct shard *s, const struct replica *r, const struct op *op)
@@ -370,12 +375,15 @@ static void read_record(struct shard *s, struct replica *r, struct asker asker, 
 void propose_op(struct shard *s, struct replica *r, struct asker asker, const struct op *op)
 {
     if (r->state != REPLICA_PRIMARY) {
-        answer(s, asker, RESULT_NOT_PRIMARY)->number = r->view;
+        propose_not_primary(s, r, asker);
         return;
     }
     if (op->code == OP_GET) {
         read_record(s, r, asker, op);
         return;
+    }
+    if (s->parked_ops.count > 0) {
+        parked_forget(s, r, op);
     }
     if (answered_before(s, r, asker, op)) {
         return;
@@ -415,7 +423,7 @@ void propose_peek(struct shard *s, struct replica *r, struct asker asker, const 
     peek.trouble = err == -EAGAIN || err == -EBUSY ? RESULT_BUSY
                    : err == -EBADMSG               ? RESULT_DAMAGED
                                                    : 0;
-    if (err == 0 && is_alive(&r->flush, &f.e, replica_now(s, r))) {
+    if (err == 0 && is_alive(&r->flush, &f.e, replica_told_time(s, r))) {
         peek.found = true;
         peek.record = f.e.name;
         peek.flags = f.e.flags;

@@ -301,6 +301,11 @@ uint64_t replica_now(struct shard *s, struct replica *r)
     return r->time_usec;
 }
 
+uint64_t replica_told_time(struct shard *s, struct replica *r)
+{
+    return r->state == REPLICA_PRIMARY ? replica_now(s, r) : r->time_usec;
+}
+
 bool flush_covers(const struct flush_mark *f, uint64_t seq, uint64_t stamp_usec, uint64_t now_usec)
 {
     return seq < f->seq || stamp_usec < f->past_usec ||

@@ -173,6 +173,7 @@ struct shard {
     struct list graveyard;
     struct list free_waiters;
     struct map parked; /* operations that wait for the disk: parked.c */
+    struct map parked_ops;
     uint64_t parked_bytes;
     uint64_t parked_number;
     struct warm_record warm; /* what was read for the operation that begins anew in this step */
@@ -239,8 +240,11 @@ struct tail_entry *replica_pending(const struct shard *s, const struct replica *
 void replica_cut(struct shard *s, struct replica *r, uint64_t seq);
 /* Answers all waiters "not me" (R3). */
 void replica_release_waiters(struct shard *s, struct replica *r);
-/* Partition time now; never falls (R13). */
+/* Partition time now, for the primary; never falls (R13). */
 uint64_t replica_now(struct shard *s, struct replica *r);
+/* For whoever is not to move it: the primary's, or what was told last. A member that restarted
+ * knows its own clock only. */
+uint64_t replica_told_time(struct shard *s, struct replica *r);
 /* Is a record dead by a flush? */
 bool flush_covers(const struct flush_mark *f, uint64_t seq, uint64_t stamp_usec, uint64_t now_usec);
 /* What a flush entry does to the mark. */
@@ -321,12 +325,16 @@ bool parked_op(struct shard *s, const struct replica *r, struct asker asker, con
                const struct index_record *rec);
 bool parked_peek(struct shard *s, const struct replica *r, struct asker asker, const uint8_t *key,
                  size_t key_len, const struct index_record *rec);
+/* Another copy of this operation has come: the one that waits is not wanted any more. */
+void parked_forget(struct shard *s, const struct replica *r, const struct op *op);
 void parked_read(struct shard *s, const struct shard_read *read);
 void parked_free(struct shard *s);
 
 /* ---- propose.c: operations ---- */
 
 void propose_op(struct shard *s, struct replica *r, struct asker asker, const struct op *op);
+/* Answers "not me". */
+void propose_not_primary(struct shard *s, const struct replica *r, struct asker asker);
 void propose_noop(struct shard *s, struct replica *r);
 void propose_peek(struct shard *s, struct replica *r, struct asker asker, const uint8_t *key,
                   size_t key_len);

@@ -46,7 +46,7 @@ static void leave(struct shard *s, struct replica *r, const struct sweeping *w)
 /* Returns whether there may be more. */
 static bool sweep(struct shard *s, struct replica *r)
 {
-    uint64_t now_usec = replica_now(s, r);
+    uint64_t now_usec = replica_told_time(s, r);
     struct sweeping w = { .r = r };
 
     w.long_ago_usec = now_usec > COMPACTION_EXPIRED_USEC ? now_usec - COMPACTION_EXPIRED_USEC : 0;
