@@ -368,6 +368,7 @@ int shard_thread_start(const struct shard_thread_options *o, struct shard_thread
         .on_full = on_full,
         .ctx = t,
     };
+    char name[16];
     int r;
 
     t->o = *o;
@@ -403,6 +404,10 @@ int shard_thread_start(const struct shard_thread_options *o, struct shard_thread
     }
     if (r == 0) {
         r = -pthread_create(&t->thread, NULL, thread_main, t);
+        snprintf(name, sizeof(name), "shard-%u", o->shard.log.shard);
+        if (r == 0) {
+            (void) pthread_setname_np(t->thread, name);
+        }
     }
     if (r < 0) {
         t->stopping = true;

@@ -317,6 +317,9 @@ int checkpoint_writer_new(const char *data_dir, struct checkpoint_writer **ret)
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->wake, NULL);
     r = -pthread_create(&w->thread, NULL, writer_thread, w);
+    if (r == 0) {
+        (void) pthread_setname_np(w->thread, "checkpoint");
+    }
     if (r < 0) {
         free(w);
         return r;

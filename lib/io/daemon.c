@@ -57,6 +57,8 @@ void daemon_prepare(void)
 
 /* ---- signals and watchdog ---- */
 
+static bool said_ready; /* of the process */
+
 static void daemon_on_stop(struct daemon *daemon)
 {
     if (daemon->stopping || !daemon->ops->on_stop) {
@@ -70,11 +72,16 @@ static void daemon_on_stop(struct daemon *daemon)
 
 static void daemon_on_reload(struct daemon *daemon)
 {
-    if (daemon->ops->on_reload && !daemon->stopping) {
-        daemon_notify_reloading();
-        daemon->ops->on_reload(daemon->ctx);
-        daemon_notify_ready();
+    if (!daemon->ops->on_reload || daemon->stopping) {
+        return;
     }
+    if (!said_ready) { /* of a start that goes on systemd must not think that it is over */
+        daemon->ops->on_reload(daemon->ctx);
+        return;
+    }
+    daemon_notify_reloading();
+    daemon->ops->on_reload(daemon->ctx);
+    daemon_notify_ready();
 }
 
 static void daemon_on_signal(evutil_socket_t number, short what, void *ctx)
@@ -139,6 +146,7 @@ struct daemon *daemon_free(struct daemon *daemon)
 
 void daemon_notify_ready(void)
 {
+    said_ready = true;
     (void) sd_notify(0, "READY=1");
 }
 

@@ -264,6 +264,9 @@ int readers_new(unsigned threads, struct readers **ret)
     pthread_cond_init(&pool->idle, NULL);
     while (pool->n_threads < threads && r == 0) {
         r = -pthread_create(&pool->threads[pool->n_threads], NULL, reads, pool);
+        if (r == 0) {
+            (void) pthread_setname_np(pool->threads[pool->n_threads], "reader");
+        }
         pool->n_threads += r == 0;
     }
     if (r < 0) {

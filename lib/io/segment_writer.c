@@ -548,6 +548,9 @@ int segment_writer_new(const struct segment_writer_options *o, struct segment_wr
     w->timer = loop_timer_new(o->loop, interval_over, w);
     w->full_timer = loop_timer_new(o->loop, backlog_try, w);
     r = -pthread_create(&w->thread, NULL, sync_thread, w);
+    if (r == 0) {
+        (void) pthread_setname_np(w->thread, "sync");
+    }
     if (r < 0) {
         loop_timer_free(w->timer);
         loop_timer_free(w->full_timer);
