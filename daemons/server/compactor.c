@@ -75,7 +75,7 @@ static int unlink_victim(void *arg)
 {
     const struct server *s = arg;
 
-    return segment_set_unlink(&s->segments, s->compactor.unlinking);
+    return segment_set_unlink(&s->segments, s->compactor.victim);
 }
 
 static void victim_gone(void *ctx, int status)
@@ -121,7 +121,6 @@ static void victim_end(struct server *s)
         victim_gone(s, r);
         return;
     }
-    c->unlinking = c->victims[c->next];
     checkpoint_writer_call(s->checkpoint_writer, unlink_victim, s, s->loop, victim_gone, s);
 }
 
@@ -144,6 +143,33 @@ void compactor_shard_done(void *ctx, uint32_t segment, int status, uint64_t copi
     }
 }
 
+static int look_at_victim(void *arg)
+{
+    const struct server *s = arg;
+
+    return segment_set_look(&s->segments, s->compactor.victim);
+}
+
+/* It can be read: the shards copy what they need. */
+static void victim_looked_at(void *ctx, int status)
+{
+    struct server *s = ctx;
+    struct compactor *c = &s->compactor;
+
+    if (!c->running) {
+        return; /* the server's end has begun */
+    }
+    if (status < 0) {
+        victim_gone(s, status);
+        return;
+    }
+    for (uint32_t i = 0; i < s->n_shards && c->running; i++) {
+        if (shard_thread_compact(s->shards[i], c->victim) < 0) {
+            compactor_shard_done(s, c->victim, -ENOBUFS, 0, 0);
+        }
+    }
+}
+
 static void victim_begin(struct server *s)
 {
     struct compactor *c = &s->compactor;
@@ -156,11 +182,8 @@ static void victim_begin(struct server *s)
     }
     c->shards_done = 0;
     c->status = 0;
-    for (uint32_t i = 0; i < s->n_shards; i++) {
-        if (shard_thread_compact(s->shards[i], c->victims[c->next]) < 0) {
-            compactor_shard_done(s, c->victims[c->next], -ENOBUFS, 0, 0);
-        }
-    }
+    c->victim = c->victims[c->next];
+    checkpoint_writer_call(s->checkpoint_writer, look_at_victim, s, s->loop, victim_looked_at, s);
 }
 
 void compactor_begin(struct server *s, const struct manifest *manifest)

@@ -66,13 +66,22 @@ static void on_replayed(void *ctx)
     server_serve_if_ready(s);
 }
 
-/* The indexes keep two file descriptors a partition open. */
+/* The indexes keep two file descriptors a partition open, and four while they grow. The soft limit
+ * is raised as far as is allowed. */
 static int descriptors_check(uint32_t partitions, struct io_error *error)
 {
-    rlim_t need = (rlim_t) partitions * 2 + DESCRIPTORS_BESIDE;
+    rlim_t need = (rlim_t) partitions * 4 + DESCRIPTORS_BESIDE;
     struct rlimit limit;
 
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < need) {
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0) {
+        return 0;
+    }
+    if (limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        (void) setrlimit(RLIMIT_NOFILE, &limit);
+        (void) getrlimit(RLIMIT_NOFILE, &limit);
+    }
+    if (limit.rlim_cur < need) {
         return io_error_set(
             error, -EMFILE,
             "%u partitions need %llu file descriptors, %llu are allowed: raise the limit "

@@ -35,8 +35,8 @@ struct compactor {
     size_t next;
     bool running;
     uint32_t shards_done;
-    int status;         /* of the victim under way */
-    uint32_t unlinking; /* its number, for the writer's thread */
+    int status;      /* of the victim under way */
+    uint32_t victim; /* its number, for the writer's thread too */
     uint64_t copied;
     uint64_t dropped;
     struct compaction_live live;   /* of the generation that was taken last */

@@ -11,6 +11,7 @@
 /* ---- telling the main thread ---- */
 
 struct report {
+    struct list link; /* in thread->late_reports */
     struct shard_thread_owner owner;
     enum {
         REPORT_SEALED,
@@ -66,11 +67,39 @@ static void report_deliver(void *arg)
     report_free(r);
 }
 
-/* A full mailbox drops the report: seals and accusations are asked for and made again. */
+/* A full mailbox drops seals and accusations, which are asked for and made again; what is told once
+ * waits. */
 static void report_post(struct shard_thread *t, struct report *r)
 {
     r->owner = t->o.owner;
-    if (loop_post(r->owner.loop, report_deliver, r) < 0) {
+    list_init(&r->link);
+    if (list_empty(&t->late_reports) && loop_post(r->owner.loop, report_deliver, r) == 0) {
+        return;
+    }
+    if (r->kind == REPORT_SEALED || r->kind == REPORT_ACCUSED) {
+        report_free(r);
+    } else {
+        list_push_back(&t->late_reports, &r->link);
+    }
+}
+
+static void late_post(struct shard_thread *t)
+{
+    while (!list_empty(&t->late_reports)) {
+        struct report *r = LIST_ENTRY(t->late_reports.next, struct report, link);
+        list_remove(&r->link);
+        if (loop_post(r->owner.loop, report_deliver, r) < 0) {
+            list_push_front(&t->late_reports, &r->link);
+            return;
+        }
+    }
+}
+
+void shard_mail_free(struct shard_thread *t)
+{
+    while (!list_empty(&t->late_reports)) {
+        struct report *r = LIST_ENTRY(t->late_reports.next, struct report, link);
+        list_remove(&r->link);
         report_free(r);
     }
 }
@@ -79,6 +108,7 @@ void shard_mail_flush(struct shard_thread *t)
 {
     struct report *r;
 
+    late_post(t);
     if (t->n_sealed > 0) {
         r = mem_zalloc(1, sizeof(*r));
         r->kind = REPORT_SEALED;

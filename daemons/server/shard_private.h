@@ -91,6 +91,7 @@ struct shard_thread {
     struct checkpoint_run checkpoint;
     struct action compacted; /* the victim's end, until the log is on the disk */
 
+    struct list late_reports;  /* the main thread's mailbox was full */
     struct msg_sealed *sealed; /* gathered for the main thread */
     size_t n_sealed;
     size_t cap_sealed;
@@ -116,6 +117,7 @@ void shard_thread_report_compacted(struct shard_thread *t, const struct action *
 void shard_thread_report_replayed(struct shard_thread *t);
 /* Tells the seals and accusations that were gathered in this turn. */
 void shard_mail_flush(struct shard_thread *t);
+void shard_mail_free(struct shard_thread *t);
 
 /* ---- shard_checkpoint.c ---- */
 void shard_checkpoint_begin(struct shard_thread *t, uint64_t generation, bool hurry);

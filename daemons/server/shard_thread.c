@@ -252,6 +252,9 @@ static void on_read(void *ctx, uint64_t number, int error, const uint8_t *data, 
 {
     struct shard_event e = { .kind = SHARD_READ };
 
+    if (error == -EMFILE || error == -ENFILE || error == -ENOMEM) {
+        error = -EBUSY; /* that is not the disk's fault */
+    }
     e.read = (struct shard_read){ number, error, data, bytes };
     shard_thread_step(ctx, &e);
 }
@@ -295,7 +298,8 @@ static int replay(struct shard_thread *t)
     char why[200];
 
     if (r < 0 && r != -ECANCELED) {
-        shard_thread_fail(t, "a checkpoint that was found good can't be loaded");
+        shard_thread_fail(t, "a checkpoint that was found good can't be loaded: see kumo-server "
+                             "--check, and --rebuild-index");
     }
     for (size_t i = 0; i < t->o.set->n && r == 0; i++) {
         const struct wal_segment *s = &t->o.set->v[i];
@@ -349,6 +353,7 @@ static void thread_free(struct shard_thread *t)
     map_free(&t->clients);
     free(t->peers);
     free(t->links);
+    shard_mail_free(t);
     free(t->sealed);
     free(t->accused);
     free(t);
@@ -374,6 +379,7 @@ int shard_thread_start(const struct shard_thread_options *o, struct shard_thread
     t->o = *o;
     t->log_fd = -1;
     list_init(&t->dirty_clients);
+    list_init(&t->late_reports);
     r = loop_new(&t->loop);
     if (r == 0) {
         t->timer = loop_timer_new(t->loop, on_tick, t);

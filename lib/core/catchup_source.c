@@ -115,7 +115,9 @@ static int record_now(const struct catchup_source *c, const struct item *it,
     }
     if (read && position_compare(*read_at, ret_rec->at) == 0) {
         *ret = read->data;
-        return read->error < 0 || read->bytes != ret_rec->bytes ? -EBADMSG : 0;
+        return read->error == -EBUSY                              ? -EAGAIN
+               : read->error < 0 || read->bytes != ret_rec->bytes ? -EBADMSG
+                                                                  : 0;
     }
     return o->read(o->read_ctx, ret_rec->at, ret_rec->bytes, ret);
 }

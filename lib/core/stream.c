@@ -97,9 +97,10 @@ void stream_flush_acks(struct shard *s)
     LIST_FOR_EACH_SAFE(i, &s->acks)
     {
         struct replica *r = LIST_ENTRY(i, struct replica, in_acks);
-        uint64_t seq = wal_is_synced(&s->log, r->base_group)
-                           ? MIN_OF(r->matched_seq, r->durable_seq)
-                           : 0; /* R17: incomplete, durably, before anything is acked */
+        uint64_t seq = MIN_OF(r->matched_seq, r->durable_seq);
+        if (!wal_is_synced(&s->log, r->base_group)) {
+            continue; /* R17: incomplete, durably, before anything is acked */
+        }
         kumo_assert(r->state == REPLICA_SECONDARY); /* R2: a sealed partition is never listed */
         if (seq > r->acked_seq || r->ack_owed) {
             struct action *a = actions_add(s->out, ACTION_ACK);

@@ -68,8 +68,11 @@ void sweep_tick(struct shard *s)
         return;
     }
     s->sweep_usec = s->now.boot_usec + pass_usec / s->n_replicas;
-    if (r->n_sources == 0 && !r->incomplete &&
-        (r->n_expiring > 0 || r->flush.seq > r->swept_flush_seq) && sweep(s, r)) {
+    if (r->n_sources > 0 || r->incomplete) { /* R17: its turn comes again */
+        s->sweep_next++;
+        return;
+    }
+    if ((r->n_expiring > 0 || r->flush.seq > r->swept_flush_seq) && sweep(s, r)) {
         s->sweep_usec = s->now.boot_usec;
         return; /* the same again */
     }

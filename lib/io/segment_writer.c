@@ -53,6 +53,7 @@ struct segment_writer {
     size_t n_own;
     size_t cap_own;
     size_t first_unsynced; /* in own */
+    size_t first_open;     /* in own: those before it need no descriptor any more */
     int dir_fd;
     bool dir_unsynced;
     uint64_t bytes;                    /* written so far */
@@ -99,6 +100,18 @@ static void flushes_done(struct segment_writer *w, size_t n)
     }
 }
 
+/* Segments that are complete and synced are only read, by their mapping. No job is in flight. */
+static void complete_close(struct segment_writer *w)
+{
+    for (; w->first_open + 1 < w->n_own && !w->own[w->first_open].unsynced; w->first_open++) {
+        struct own_segment *s = &w->own[w->first_open];
+        if (s->fd >= 0) {
+            close(s->fd);
+            s->fd = -1;
+        }
+    }
+}
+
 /* On the loop. */
 static void job_end(void *arg)
 {
@@ -118,6 +131,7 @@ static void job_end(void *arg)
         fail(w, error, "fdatasync");
         return;
     }
+    complete_close(w);
     w->o.on_synced(w->o.ctx, group);
     flushes_done(w, n_flushes);
     if (!w->busy && ((w->o.sync == SYNC_ALWAYS && w->written_group > group) ||
@@ -486,7 +500,9 @@ void segment_writer_forget(struct segment_writer *w, uint32_t number)
         struct own_segment *s = &w->own[i];
         if (own_number(w, i) == number && s->map) {
             munmap(s->map, s->map_bytes);
-            close(s->fd);
+            if (s->fd >= 0) {
+                close(s->fd);
+            }
             *s = (struct own_segment){ .fd = -1 };
         }
     }
@@ -583,10 +599,13 @@ struct segment_writer *segment_writer_free(struct segment_writer *w)
         if (!w->own[i].map) {
             continue;
         }
+        munmap(w->own[i].map, w->own[i].map_bytes);
+        if (w->own[i].fd < 0) {
+            continue;
+        }
         if (!w->failed && fdatasync(w->own[i].fd) < 0) {
             log_error("the log could not be synced at the stop: %s", strerror(errno));
         }
-        munmap(w->own[i].map, w->own[i].map_bytes);
         close(w->own[i].fd);
     }
     (void) fsync(w->dir_fd);

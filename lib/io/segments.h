@@ -35,6 +35,9 @@ uint64_t segment_set_replay_bytes(const struct segment_set *set, uint32_t shards
 /* The replay is over: from now on single records are read, and the kernel should read no more than
  * that. It would read ahead at every page that is not in memory, 8 MiB on some disks. */
 void segment_set_replayed(const struct segment_set *set);
+/* Reads a segment's file, from any thread: -EIO when the disk can't give all of it. Whoever reads
+ * it by its mapping then meets no SIGBUS, and it is in memory. */
+int segment_set_look(const struct segment_set *set, uint32_t number);
 /* Removes a segment's file, durably; from any thread. */
 int segment_set_unlink(const struct segment_set *set, uint32_t number);
 /* Then lets go of its mapping. Nobody may read it any more. */

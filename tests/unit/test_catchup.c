@@ -1,5 +1,5 @@
 /* Catch-up (R17): whatever the sink held, and whatever happens meanwhile, it ends with what the
- * source has, durably; until then it is incomplete. Notes of the reviews: T4, U4, U7, U9. */
+ * source has, durably; until then it is incomplete. */
 #include "base/rng.h"
 #include "core/catchup.h"
 #include "core/checkpoint.h"
@@ -173,7 +173,7 @@ static void test_only_what_changed(void **state)
     rig_free(g);
 }
 
-/* U4: the sink returns with a dead tail; no later commit may apply it. */
+/* The sink returns with a dead tail; no later commit may apply it. */
 static void test_dead_tail(void **state)
 {
     struct rig *g = rig_new(1);
@@ -227,7 +227,7 @@ static void test_forgotten_delete(void **state)
     rig_free(g);
 }
 
-/* U9: while a source is read nothing dead is dropped there. */
+/* While a source is read nothing dead is dropped there. */
 static void test_horizon_stands_still(void **state)
 {
     struct rig *g = rig_parted();
@@ -249,7 +249,7 @@ static void test_horizon_stands_still(void **state)
     rig_free(g);
 }
 
-/* U7: a history that disagrees is dropped whole. */
+/* A history that disagrees is dropped whole. */
 static void test_disagreeing_history(void **state)
 {
     struct rig *g = rig_new(1);
@@ -275,7 +275,7 @@ static void test_disagreeing_history(void **state)
     rig_free(g);
 }
 
-/* T4: a catch-up that breaks off leaves the base where it was; it begins anew, and an incomplete
+/* A catch-up that breaks off leaves the base where it was; it begins anew, and an incomplete
  * copy answers no view change. */
 static void test_broken_off(void **state)
 {
