@@ -18,7 +18,7 @@
 
 #define BUCKETS_FIRST       1021 /* the library's default takes 1 GiB for 1,024 empty partitions */
 #define BUCKETS_GROWTH      8
-#define RECORDS_PER_BUCKET  4 /* moved to more buckets beyond that */
+#define RECORDS_PER_BUCKET  5 /* at most: moved to more buckets beyond that (records_for) */
 #define MOVES_PER_CHANGE    16
 #define RETRY_CHANGES       4096  /* after so many changes a move that failed is tried again */
 #define HOLES_BYTES_MIN     65536 /* always tolerated in a file, and half of what the records take */
@@ -185,11 +185,21 @@ static void *swap_value(const void *value, int value_len, int *ret_len, void *ct
 
 /* ---- moving into a new database ---- */
 
-static uint64_t buckets_for(uint64_t records)
+/* As many as so many buckets are for: three to five records in each, another number in each
+ * partition. They fill up evenly, and would all move at once: a thousand times half a millisecond.
+ */
+static uint64_t records_for(const struct index_tc *t, uint64_t buckets)
+{
+    uint32_t spread = (uint32_t) t->partition * 2654435761u >> 25; /* below 128 */
+
+    return buckets * (3 * 64 + spread) / 64;
+}
+
+static uint64_t buckets_for(const struct index_tc *t, uint64_t records)
 {
     uint64_t buckets = BUCKETS_FIRST;
 
-    while (records > buckets * RECORDS_PER_BUCKET) {
+    while (records > records_for(t, buckets)) {
         buckets *= BUCKETS_GROWTH;
     }
     return buckets;
@@ -200,7 +210,7 @@ static bool move_needed(const struct index_tc *t)
 {
     uint64_t holes = tchdbfsiz(t->now.db) - table_first(t->now.buckets) - t->live_bytes;
 
-    return tchdbrnum(t->now.db) > t->now.buckets * RECORDS_PER_BUCKET ||
+    return tchdbrnum(t->now.db) > records_for(t, t->now.buckets) ||
            holes > HOLES_BYTES_MIN + t->live_bytes / 2;
 }
 
@@ -209,7 +219,7 @@ static void move_begin(struct index_tc *t)
 {
     struct table fresh = { 0 };
 
-    if (table_open(&fresh, t->partition, buckets_for(tchdbrnum(t->now.db))) < 0) {
+    if (table_open(&fresh, t->partition, buckets_for(t, tchdbrnum(t->now.db))) < 0) {
         t->wait = RETRY_CHANGES;
         return;
     }
@@ -343,8 +353,8 @@ static void index_tc_reserve(struct index *x, uint64_t records)
     struct table fresh = { 0 };
 
     kumo_assert(index_tc_count(x) == 0);
-    if (!t->old.db && records > t->now.buckets * RECORDS_PER_BUCKET &&
-        table_open(&fresh, t->partition, buckets_for(records)) == 0) {
+    if (!t->old.db && records > records_for(t, t->now.buckets) &&
+        table_open(&fresh, t->partition, buckets_for(t, records)) == 0) {
         table_close(&t->now);
         t->now = fresh;
     }

@@ -18,7 +18,8 @@ static struct node {
     const struct contestant_options *o;
     struct settings settings;
     struct server *server;
-    struct loop_timer *ready_timer;
+    struct loop_timer *ready_timer; /* until it serves, and for upkeep then */
+    bool orders_run;
     pthread_t orders; /* reads them */
     int in;
     int out;
@@ -133,10 +134,16 @@ static void on_ready_timer(void *ctx)
 {
     struct server *s = ctx;
 
+    if (node.orders_run) {
+        if (node.order.sets_upkeep) { /* else a generation waits for twice its own size of log */
+            s->generation.bytes = 0;
+        }
+        return;
+    }
     if (!s->serving) {
         return;
     }
-    loop_timer_stop(node.ready_timer);
+    node.orders_run = true;
     meter_end(&node.meter, &node.sample);
     node.log_bytes = 0;
     node.running = s->n_shards;
