@@ -32,7 +32,7 @@ static const struct conf_option options[] = {
       .default_value = "100ms", .help = "for sync = interval: how often the log goes to disk" },
     { OPTION("checkpoint-log-size", CONF_SIZE, checkpoint_log_bytes), .min = 1 << 20,
       .default_value = "256 MiB",
-      .help = "log written since the last checkpoint that makes the next one" },
+      .help = "log written since the last checkpoint that makes the next one, or twice its size" },
     { OPTION("compaction-slack", CONF_SIZE, compaction_slack_bytes), .default_value = "1 GiB",
       .help = "the log may be this much larger than 1.4 times the live records" },
     { OPTION("disk-reserve", CONF_SIZE, reserve_bytes), .min = 4 << 20, .default_value = "256 MiB",
