@@ -296,7 +296,11 @@ uint64_t replica_now(struct shard *s, struct replica *r)
         }
         clocks[j] = v;
     }
-    /* R13: the median of the replicas' clocks, never below what was given out. */
+    /* R13: the median of the replicas' clocks, never below what was given out. While most of them
+     * are not known, after a restart, a single wrong one would move the time of all. */
+    if (n * 2 <= r->n_members && r->time_usec != 0) {
+        return r->time_usec;
+    }
     r->time_usec = MAX_OF(r->time_usec, (uint64_t) MAX_OF(clocks[(n - 1) / 2], 0));
     return r->time_usec;
 }

@@ -337,10 +337,24 @@ static inline size_t rig_msg_count(const struct rig *g, int kind, uint32_t from,
     return count;
 }
 
+/* Acks and commits bear their sender's clock. */
+static inline void rig_clock_show(struct rig *g, const struct rig_msg *m)
+{
+    struct shard_event e = { .kind = SHARD_CLOCK, .from = m->from };
+
+    if (m->kind == ACTION_ACK || m->kind == ACTION_COMMIT) {
+        e.clock.usec =
+            (uint64_t) ((int64_t) (RIG_T0_USEC + g->boot_usec) + g->nodes[m->from].clock_skew_usec);
+        rig_step(g, m->to, &e);
+    }
+}
+
 /* Hands a copy over; the message stays in flight. */
 static inline void rig_msg_show(struct rig *g, const struct rig_msg *m)
 {
     struct shard_event e = { .from = m->from };
+
+    rig_clock_show(g, m);
 
     switch (m->kind) {
     case ACTION_PREPARE:

@@ -310,12 +310,32 @@ static void test_expiry_told(void **state)
     rig_run(g, "12");
     rig_tick(g, 1, SHARD_COMMIT_USEC);
     rig_run(g, "12");
-    g->nodes[1].clock_skew_usec = 10000000;
+    g->nodes[1].clock_skew_usec = g->nodes[2].clock_skew_usec = 10000000;
+    rig_kv(g, 1, OP_SET, "other", "v"); /* its ack bears the other's clock */
+    rig_run(g, "12");
     assert_string_equal(rig_get(g, 1, "k"), "");
     rig_tick(g, 1, SHARD_COMMIT_USEC);
     rig_run(g, "12");
+    g->nodes[1].clock_skew_usec = g->nodes[2].clock_skew_usec = 0;
     rig_form(g, 2, "21");
     assert_string_equal(rig_get(g, 2, "k"), "");
+}
+
+/* R13: a primary that has heard of nobody's clock since its start does not move the time. */
+static void test_clock_of_its_own(void **state)
+{
+    struct rig *g = *state;
+    struct op op = op_of(OP_SET, "k", "v");
+
+    op.exptime = 3600;
+    rig_op(g, 1, &op);
+    rig_run(g, "12");
+    rig_tick(g, 1, SHARD_COMMIT_USEC);
+    rig_run(g, "12");
+    rig_restart(g, 1);
+    g->nodes[1].clock_skew_usec = INT64_C(7200) * 1000000;
+    rig_form(g, 2, "12");
+    assert_string_equal(rig_get(g, 1, "k"), "v");
 }
 
 /* Limits: a full tail refuses, and takes again when it drains. */
@@ -374,6 +394,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_clock_of_new_primary, setup, teardown),
         cmocka_unit_test_setup_teardown(test_expiry, setup, teardown),
         cmocka_unit_test_setup_teardown(test_expiry_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_clock_of_its_own, setup, teardown),
         cmocka_unit_test_setup_teardown(test_tail_limit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_value_limit, setup, teardown),
     };
