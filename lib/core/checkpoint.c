@@ -220,14 +220,16 @@ static int load_records(struct replica *r, const uint8_t *p, const uint8_t *end,
     for (; records > 0; records--) {
         struct index_record rec;
         struct index_record old;
+        int replaced;
         size_t key_len = p < end ? *p : 0;
         if (key_len == 0 || key_len > ENTRY_KEY_BYTES_MAX ||
             (size_t) (end - p) < 1 + key_len + INDEX_RECORD_BYTES) {
             return -EBADMSG;
         }
         rec = index_record_decode(p + 1 + key_len);
-        if (r->index->ops->put(r->index, p + 1, key_len, &rec, &old) < 0) {
-            return -ENOMEM;
+        replaced = r->index->ops->put(r->index, p + 1, key_len, &rec, &old);
+        if (replaced != 0) {
+            return replaced < 0 ? -ENOMEM : -EBADMSG; /* a key twice */
         }
         digest += replica_digest_of(r, p + 1, key_len, &rec);
         r->n_expiring += rec.expiry_sec != 0;
