@@ -59,8 +59,6 @@ static void on_replayed(void *ctx)
     s->n_replayed++;
     if (s->n_replayed == s->n_shards) {
         segment_set_replayed(&s->segments);
-    }
-    if (s->n_replayed == s->n_shards) {
         progress_end(&s->progress);
     }
     server_serve_if_ready(s);
