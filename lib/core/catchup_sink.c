@@ -56,7 +56,9 @@ static int start_decode(struct mp_reader *in, struct base_start *ret)
     ret->flush.at_usec = mp_get_uint(in);
     ret->horizon_seq = mp_get_uint(in);
     ret->time_usec = mp_get_uint(in);
-    return in->failed || ret->m.seq < ret->n.seq || !runs_fit(ret) ? -EBADMSG : 0;
+    return in->failed || ret->m.seq < ret->n.seq || ret->m.seq > UINT64_C(1) << 62 || !runs_fit(ret)
+               ? -EBADMSG
+               : 0;
 }
 
 static void count_record(void *ctx, const uint8_t *key, size_t key_len,

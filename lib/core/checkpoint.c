@@ -13,7 +13,8 @@
 
 #define CHECKPOINT_MAGIC    "KUMOCKPT"
 #define MANIFEST_MAGIC      "KUMOMANI"
-#define MANIFEST_HEAD_BYTES 12 /* magic 8, crc 4; then one MessagePack array */
+#define SEQ_MAX             (UINT64_C(1) << 62) /* no partition comes near it */
+#define MANIFEST_HEAD_BYTES 12                  /* magic 8, crc 4; then one MessagePack array */
 
 /* ---- taking ---- */
 
@@ -185,6 +186,7 @@ static void load_history(struct replica *r, struct mp_reader *in)
 
 static int load_state(struct shard *s, struct replica *r, struct mp_reader *in)
 {
+    struct name commit;
     uint32_t n;
 
     mp_get_array_exact(in, 14);
@@ -197,7 +199,11 @@ static int load_state(struct shard *s, struct replica *r, struct mp_reader *in)
         r->members[i] = (struct member){ .server = (uint32_t) mp_get_uint_max(in, UINT32_MAX) };
     }
     r->n_members = (uint8_t) n;
-    r->commit = get_name(in);
+    commit = get_name(in);
+    if (in->failed || commit.seq > SEQ_MAX) {
+        return -EBADMSG;
+    }
+    r->commit = commit;
     r->last = r->commit;
     r->durable_seq = r->commit.seq;
     r->flush.seq = mp_get_uint(in);
