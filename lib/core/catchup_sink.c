@@ -56,7 +56,7 @@ static int start_decode(struct mp_reader *in, struct base_start *ret)
     ret->flush.at_usec = mp_get_uint(in);
     ret->horizon_seq = mp_get_uint(in);
     ret->time_usec = mp_get_uint(in);
-    return in->failed || ret->m.seq < ret->n.seq || ret->m.seq > UINT64_C(1) << 62 || !runs_fit(ret)
+    return in->failed || ret->m.seq < ret->n.seq || ret->m.seq > SEQ_MAX || !runs_fit(ret)
                ? -EBADMSG
                : 0;
 }

@@ -13,8 +13,7 @@
 
 #define CHECKPOINT_MAGIC    "KUMOCKPT"
 #define MANIFEST_MAGIC      "KUMOMANI"
-#define SEQ_MAX             (UINT64_C(1) << 62) /* no partition comes near it */
-#define MANIFEST_HEAD_BYTES 12                  /* magic 8, crc 4; then one MessagePack array */
+#define MANIFEST_HEAD_BYTES 12 /* magic 8, crc 4; then one MessagePack array */
 
 /* ---- taking ---- */
 

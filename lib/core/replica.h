@@ -51,7 +51,8 @@ struct view_run {
     uint32_t view;
     uint64_t first;
 };
-#define VIEW_RUNS_MAX 1024 /* the oldest are forgotten */
+#define SEQ_MAX       (UINT64_C(1) << 62) /* no partition comes near it */
+#define VIEW_RUNS_MAX 1024                /* the oldest are forgotten */
 
 struct replica {
     uint16_t partition;
