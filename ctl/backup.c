@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/mem.h"
 #include "io/checkpoint_names.h"
+#include "io/files.h"
 #include "json.h"
 #include "record_progress.h"
 #include "record_sink.h"
@@ -303,7 +304,7 @@ static int folders_sync(const struct backup *b)
     for (size_t i = 0; i < ARRAY_LEN(folders) && r == 0; i++) {
         char path[PATH_MAX];
         folder_path(b->to, folders[i], path);
-        r = backup_sync(path);
+        r = files_sync(path);
     }
     return r;
 }
@@ -341,7 +342,7 @@ static int publish(struct backup *b)
         r = -errno;
     }
     if (r == 0) {
-        r = backup_sync(dirname(copy));
+        r = files_sync(dirname(copy));
     }
     return r < 0 ? io_error_set(&b->error, r, "%s can't be written: %s", b->target, strerror(-r))
                  : 0;

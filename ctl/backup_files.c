@@ -2,6 +2,7 @@
 
 #include "base/cleanup.h"
 #include "base/mem.h"
+#include "io/files.h"
 #include "io/segments.h"
 
 #include <dirent.h>
@@ -17,21 +18,7 @@
 #define COPY_BYTES    (1u << 20)
 #define COMPARE_BYTES 4096
 
-static void close_fd(int *fd)
-{
-    if (*fd >= 0) {
-        close(*fd);
-    }
-}
-
 /* ---- one file ---- */
-
-int backup_sync(const char *path)
-{
-    _cleanup_(close_fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-    return fd < 0 || fsync(fd) < 0 ? -errno : 0;
-}
 
 /* Copies `left` bytes, fewer when the file is shorter. The kernel does it where it can: on some
  * file systems nothing is copied then either. */
@@ -59,8 +46,8 @@ static int copy_bytes(int from, int to, uint64_t left)
 
 static int copy(const char *from, const char *to)
 {
-    _cleanup_(close_fd) int in = open(from, O_RDONLY | O_CLOEXEC);
-    _cleanup_(close_fd) int out =
+    _cleanup_(files_close) int in = open(from, O_RDONLY | O_CLOEXEC);
+    _cleanup_(files_close) int out =
         in < 0 ? -1 : open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
     struct stat st;
     int r;
@@ -76,7 +63,7 @@ static int copy(const char *from, const char *to)
 /* Durable too: a torn tail of what is linked would be cut by the next start, here as well. */
 static int link_to(const char *from, const char *to)
 {
-    return link(from, to) < 0 ? -errno : backup_sync(to);
+    return link(from, to) < 0 ? -errno : files_sync(to);
 }
 
 int backup_file(const char *from, const char *previous, const char *to, bool settled)
@@ -114,8 +101,8 @@ int backup_measure(const char *folder, struct backup_sum *ret)
 
 bool backup_files_equal(const char *a, const char *b, size_t bytes)
 {
-    _cleanup_(close_fd) int fd_a = open(a, O_RDONLY | O_CLOEXEC);
-    _cleanup_(close_fd) int fd_b = open(b, O_RDONLY | O_CLOEXEC);
+    _cleanup_(files_close) int fd_a = open(a, O_RDONLY | O_CLOEXEC);
+    _cleanup_(files_close) int fd_b = open(b, O_RDONLY | O_CLOEXEC);
     struct stat st_a;
     struct stat st_b;
     char bytes_a[COMPARE_BYTES];
@@ -159,7 +146,7 @@ static bool head_read(const struct segment_set *set, uint32_t number, struct seg
 {
     uint8_t bytes[SEGMENT_HEAD_BYTES];
     char path[PATH_MAX];
-    _cleanup_(close_fd) int fd = -1;
+    _cleanup_(files_close) int fd = -1;
 
     (void) snprintf(path, sizeof(path), "%.4000s/%010" PRIu32 ".seg", set->dir, number);
     fd = open(path, O_RDONLY | O_CLOEXEC);

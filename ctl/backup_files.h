@@ -24,8 +24,6 @@ int backup_measure(const char *folder, struct backup_sum *ret);
 /* Have both files the same first bytes (at most `bytes`) and the same size? */
 bool backup_files_equal(const char *a, const char *b, size_t bytes);
 
-/* fsync of a folder, or of a file. */
-int backup_sync(const char *path);
 /* rm -r. */
 void backup_remove(const char *dir);
 

@@ -3,6 +3,7 @@
 #include "backup_files.h"
 #include "base/cleanup.h"
 #include "record_walk.h"
+#include "io/files.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -34,7 +35,7 @@ int backup_info_write(const char *dir, const struct backup_info *i, struct io_er
     if (r == 0) {
         errno = 0;
         r = json_dump_file(j, path, JSON_INDENT(2)) < 0 ? (errno ? -errno : -EIO)
-                                                        : backup_sync(path);
+                                                        : files_sync(path);
     }
     return r < 0 ? io_error_set(error, r, "%s can't be written: %s", path, strerror(-r)) : 0;
 }

@@ -1,6 +1,7 @@
 #include "record_sink.h"
 
 #include "base/cleanup.h"
+#include "io/files.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,27 +11,16 @@
 #include <string.h>
 #include <unistd.h>
 
-static int path_sync(const char *path, int flags)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC | flags);
-    int r = fd < 0 || fsync(fd) < 0 ? -errno : 0;
-
-    if (fd >= 0) {
-        close(fd);
-    }
-    return r;
-}
-
 int record_publish(const char *temporary, const char *path, struct io_error *error)
 {
     _cleanup_free_ char *copy = strdup(path);
-    int r = copy ? path_sync(temporary, 0) : -ENOMEM;
+    int r = copy ? files_sync(temporary) : -ENOMEM;
 
     if (r == 0 && rename(temporary, path) < 0) {
         r = -errno;
     }
     if (r == 0) {
-        r = path_sync(dirname(copy), O_DIRECTORY);
+        r = files_sync(dirname(copy));
     }
     return r < 0 ? io_error_set(error, r, "%s can't be written: %s", path, strerror(-r)) : 0;
 }

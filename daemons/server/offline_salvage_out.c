@@ -3,6 +3,7 @@
 #include "offline_salvage.h"
 
 #include "base/assert.h"
+#include "io/files.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,17 +12,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-static int dir_sync(const char *dir)
-{
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int r = fd < 0 || fsync(fd) < 0 ? -errno : 0;
-
-    if (fd >= 0) {
-        close(fd);
-    }
-    return r;
-}
 
 /* The folder above needs root's rights, if these were given up. */
 static int parent_sync(const char *path)
@@ -35,7 +25,7 @@ static int parent_sync(const char *path)
         return -EINVAL;
     }
     slash[slash == parent] = '\0';
-    return dir_sync(parent);
+    return files_sync(parent);
 }
 
 int salvage_out_begin(struct salvage_out *o, const char *dir, const char *like, struct wal *log,
@@ -132,7 +122,7 @@ int salvage_out_flush(struct salvage_out *o, struct io_error *error)
 
 int salvage_out_publish(const struct salvage_out *o, const char *name, struct io_error *error)
 {
-    int r = dir_sync(o->dir);
+    int r = files_sync(o->dir);
 
     if (r == 0 && getuid() == 0 && (seteuid(0) < 0 || setegid(0) < 0)) {
         r = -errno;

@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "io/checkpoint_names.h"
 #include "io/checkpoints.h"
+#include "io/files.h"
 #include "io/log.h"
 #include "io/loop.h"
 
@@ -49,19 +50,6 @@ struct checkpoint_writer {
 
 /* ---- on the thread ---- */
 
-static int write_all(int fd, const uint8_t *p, size_t n)
-{
-    while (n > 0) {
-        ssize_t done = write(fd, p, n);
-        if (done < 0 && errno != EINTR) {
-            return -errno;
-        }
-        p += done > 0 ? done : 0;
-        n -= done > 0 ? (size_t) done : 0;
-    }
-    return 0;
-}
-
 static void file_close(struct open_file *f)
 {
     if (f->generation != 0) {
@@ -86,17 +74,6 @@ static int file_open(struct checkpoint_writer *w, const struct job *j)
     }
     f->generation = j->generation;
     return 0;
-}
-
-static int dir_sync(const char *dir)
-{
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int r = fd < 0 || fsync(fd) < 0 ? -errno : 0;
-
-    if (fd >= 0) {
-        close(fd);
-    }
-    return r;
 }
 
 /* Removes what belongs to no kept generation: older ones, damaged ones, and what a crash left half
@@ -156,19 +133,19 @@ static int publish(struct checkpoint_writer *w, const struct job *j)
     if (fd < 0) {
         return -errno;
     }
-    r = write_all(fd, j->bytes, j->n);
+    r = files_write_all(fd, j->bytes, j->n);
     if (r == 0 && fsync(fd) < 0) {
         r = -errno;
     }
     close(fd);
     if (r == 0) {
-        r = dir_sync(w->dir); /* the checkpoint files' names */
+        r = files_sync(w->dir); /* the checkpoint files' names */
     }
     if (r == 0 && rename(temporary, path) < 0) {
         r = -errno;
     }
     if (r == 0) {
-        r = dir_sync(w->dir);
+        r = files_sync(w->dir);
     }
     if (r == 0) {
         generations_clean(w, j->generation, j->keep);
@@ -195,7 +172,7 @@ static int job_do(struct checkpoint_writer *w, const struct job *j)
         return r;
     }
     if (j->kind == JOB_APPEND) {
-        return write_all(f->fd, j->bytes, j->n);
+        return files_write_all(f->fd, j->bytes, j->n);
     }
     r = fsync(f->fd) < 0 ? -errno : 0;
     file_close(f);

@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "core/replica.h"
 #include "io/checkpoint_names.h"
+#include "io/files.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -16,13 +17,6 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-static void close_fd(int *fd)
-{
-    if (*fd >= 0) {
-        close(*fd);
-    }
-}
 
 /* ---- reading ---- */
 
@@ -71,7 +65,7 @@ int datadir_generations(const char *dir, uint64_t **ret, size_t *ret_n, uint64_t
 /* Maps a file whole. An empty one can't be mapped: -ENODATA. */
 static int file_map(const char *path, struct checkpoint_file *ret)
 {
-    _cleanup_(close_fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    _cleanup_(files_close) int fd = open(path, O_RDONLY | O_CLOEXEC);
     struct stat st;
     void *p;
 
@@ -166,33 +160,13 @@ int datadir_generation_check(const struct checkpoint_set *set, uint16_t partitio
 
 /* ---- writing ---- */
 
-static int write_all(int fd, const uint8_t *p, size_t n)
-{
-    while (n > 0) {
-        ssize_t done = write(fd, p, n);
-        if (done < 0 && errno != EINTR) {
-            return -errno;
-        }
-        p += done > 0 ? done : 0;
-        n -= done > 0 ? (size_t) done : 0;
-    }
-    return 0;
-}
-
 /* Durable in itself; its name is not. */
 static int file_write(const char *path, const struct buf *b)
 {
-    _cleanup_(close_fd) int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
-    int r = fd < 0 ? -errno : write_all(fd, b->data + b->start, buf_len(b));
+    _cleanup_(files_close) int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+    int r = fd < 0 ? -errno : files_write_all(fd, b->data + b->start, buf_len(b));
 
     return r == 0 && fsync(fd) < 0 ? -errno : r;
-}
-
-static int dir_sync(const char *dir)
-{
-    _cleanup_(close_fd) int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-    return fd < 0 || fsync(fd) < 0 ? -errno : 0;
 }
 
 /* All partitions, one after the other, in one file. */
@@ -210,7 +184,7 @@ static int partitions_write(int fd, const struct shard *s, struct manifest *m)
         it->offset = offset;
         r = checkpoint_take(s, (uint16_t) p, &b, NULL, &it->x, &group);
         if (r == 0) {
-            r = write_all(fd, b.data, buf_len(&b));
+            r = files_write_all(fd, b.data, buf_len(&b));
         }
         if (r < 0) {
             return r;
@@ -236,19 +210,19 @@ static int publish(const char *dir, const struct manifest *m)
     (void) snprintf(temporary, sizeof(temporary), "%.4080s.new", path);
     r = file_write(temporary, &b);
     if (r == 0) {
-        r = dir_sync(dir);
+        r = files_sync(dir);
     }
     if (r == 0 && rename(temporary, path) < 0) {
         r = -errno;
     }
-    return r == 0 ? dir_sync(dir) : r;
+    return r == 0 ? files_sync(dir) : r;
 }
 
 int datadir_generation_write(const char *dir, const struct shard *s, uint64_t generation,
                              struct io_error *error)
 {
     struct manifest m = { .generation = generation, .partitions = s->o.log.partitions };
-    _cleanup_(close_fd) int fd = -1;
+    _cleanup_(files_close) int fd = -1;
     char folder[4096];
     char path[PATH_MAX];
     int r = 0;

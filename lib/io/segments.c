@@ -1,3 +1,4 @@
+#include "io/files.h"
 #include "io/segments.h"
 
 #include "base/assert.h"
@@ -67,17 +68,6 @@ static int segment_map(const char *dir, struct wal_segment *s)
         s->bytes = r == 0 ? (size_t) st.st_size : 0;
     }
     close(fd);
-    return r;
-}
-
-static int dir_sync(const char *dir)
-{
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int r = fd < 0 || fsync(fd) < 0 ? -errno : 0;
-
-    if (fd >= 0) {
-        close(fd);
-    }
     return r;
 }
 
@@ -252,7 +242,7 @@ static int set_settle(struct segment_set *set, struct io_error *error)
         }
     }
     set->n = kept;
-    r = dir_sync(set->dir);
+    r = files_sync(set->dir);
     return r < 0 ? io_error_set(error, r, "%s can't be synced: %s", set->dir, strerror(-r)) : 0;
 }
 
@@ -315,7 +305,7 @@ int segment_set_unlink(const struct segment_set *set, uint32_t number)
     if (r == 0 && unlink(path) < 0) {
         r = -errno;
     }
-    return r < 0 ? r : dir_sync(set->dir);
+    return r < 0 ? r : files_sync(set->dir);
 }
 
 void segment_set_forget(struct segment_set *set, uint32_t number)

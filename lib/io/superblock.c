@@ -1,3 +1,4 @@
+#include "io/files.h"
 #include "io/superblock.h"
 
 #include "base/assert.h"
@@ -15,13 +16,6 @@
 #define SUPERBLOCK_MAGIC      "KUMOSUP1"
 #define SUPERBLOCK_HEAD_BYTES 12   /* magic 8, crc 4; then one MessagePack array */
 #define SUPERBLOCK_BYTES      4096 /* always: a spare takes the next one without needing room */
-
-static void close_fd(int *fd)
-{
-    if (*fd >= 0) {
-        close(*fd);
-    }
-}
 
 static int path_of(const char *dir, const char *name, char out[PATH_MAX])
 {
@@ -86,7 +80,7 @@ static int decode(const uint8_t *p, size_t bytes, struct superblock *ret)
 
 int superblock_read(const char *dir, struct superblock *ret, struct io_error *error)
 {
-    _cleanup_(close_fd) int fd = -1;
+    _cleanup_(files_close) int fd = -1;
     uint8_t bytes[SUPERBLOCK_BYTES];
     char path[PATH_MAX];
     ssize_t n;
@@ -118,19 +112,12 @@ int superblock_read(const char *dir, struct superblock *ret, struct io_error *er
  * too. */
 static int write_file(const char *path, const struct buf *b)
 {
-    _cleanup_(close_fd) int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0640);
+    _cleanup_(files_close) int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0640);
 
     if (fd < 0 || write(fd, b->data, buf_len(b)) != (ssize_t) buf_len(b) || fsync(fd) < 0) {
         return errno ? -errno : -EIO;
     }
     return 0;
-}
-
-static int sync_dir(const char *dir)
-{
-    _cleanup_(close_fd) int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-    return fd < 0 || fsync(fd) < 0 ? -errno : 0;
 }
 
 /* The old one becomes the spare. */
@@ -162,7 +149,7 @@ int superblock_write(const char *dir, const struct superblock *s, struct io_erro
     bytes_put_u32(b.data + 8,
                   crc32c(0, b.data + SUPERBLOCK_HEAD_BYTES, buf_len(&b) - SUPERBLOCK_HEAD_BYTES));
     errno = 0;
-    r = sync_dir(dir); /* what is written over is surely the spare, on the disk too */
+    r = files_sync(dir); /* what is written over is surely the spare, on the disk too */
     if (r == 0) {
         r = write_file(temporary, &b);
     }
@@ -170,7 +157,7 @@ int superblock_write(const char *dir, const struct superblock *s, struct io_erro
         r = exchange(temporary, path);
     }
     if (r == 0) {
-        r = sync_dir(dir);
+        r = files_sync(dir);
     }
     return r < 0 ? io_error_set(error, r, "%s can't be written: %s", path, strerror(-r)) : 0;
 }

@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,33 +23,7 @@
 
 enum { PARTITIONS = 4, SERVER = 7, VIEW = 3, KEYS_MAX = 64 };
 
-static char dir[64];
-
-static int setup(void **state)
-{
-    (void) state;
-    strcpy(dir, "/tmp/kumo-datadir-XXXXXX");
-    return mkdtemp(dir) ? 0 : -1;
-}
-
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    (void) st;
-    (void) type;
-    (void) ftw;
-    return remove(path);
-}
-
-static int teardown(void **state)
-{
-    (void) state;
-    return nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-static void path_of(const char *name, char out[128])
-{
-    snprintf(out, 128, "%s/%s", dir, name);
-}
+#include "temp_dir.h"
 
 static void flip_bit(const char *name, off_t offset)
 {

@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -18,33 +17,7 @@
 
 #include <cmocka.h>
 
-static char dir[64];
-
-static int setup(void **state)
-{
-    (void) state;
-    strcpy(dir, "/tmp/kumo-writer-XXXXXX");
-    return mkdtemp(dir) ? 0 : -1;
-}
-
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    (void) st;
-    (void) type;
-    (void) ftw;
-    return remove(path);
-}
-
-static int teardown(void **state)
-{
-    (void) state;
-    return nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-static void path_of(const char *name, char out[128])
-{
-    snprintf(out, 128, "%s/%s", dir, name);
-}
+#include "temp_dir.h"
 
 #define PARTITIONS 8
 

@@ -5,7 +5,6 @@
 #include "base/rng.h"
 
 #include <errno.h>
-#include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -16,33 +15,7 @@
 
 #include <cmocka.h>
 
-static char dir[64];
-
-static int setup(void **state)
-{
-    (void) state;
-    strcpy(dir, "/tmp/kumo-records-XXXXXX");
-    return mkdtemp(dir) ? 0 : -1;
-}
-
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    (void) st;
-    (void) type;
-    (void) ftw;
-    return remove(path);
-}
-
-static int teardown(void **state)
-{
-    (void) state;
-    return nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-static void path_of(const char *name, char out[128])
-{
-    snprintf(out, 128, "%s/%s", dir, name);
-}
+#include "temp_dir.h"
 
 /* ---- one line ---- */
 
