@@ -28,16 +28,16 @@ void compactor_count(struct server *s, const struct compaction_live *live)
 static struct compaction_file file_of(const struct server *s, const struct segment_size *z)
 {
     struct compaction_file f = { .number = z->number, .bytes = z->bytes, .shards = s->n_shards };
+    const struct wal_segment *old;
 
     if (z->number >= s->superblock.first_segment) {
         f.shard = (z->number - s->superblock.first_segment) % s->n_shards;
         return f;
     }
-    for (size_t i = 0; i < s->segments.n; i++) {
-        if (s->segments.v[i].number == z->number) {
-            f.shard = s->segments.v[i].head.shard;
-            f.shards = s->segments.v[i].head.shards;
-        }
+    old = segment_set_find(&s->segments, z->number);
+    if (old) {
+        f.shard = old->head.shard;
+        f.shards = old->head.shards;
     }
     return f;
 }

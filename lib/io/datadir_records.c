@@ -10,22 +10,7 @@
 
 const struct wal_segment *datadir_segment(const struct datadir *d, uint32_t number)
 {
-    size_t lo = 0;
-    size_t hi = d->segments.n;
-
-    while (lo < hi) {
-        size_t mid = lo + (hi - lo) / 2;
-        const struct wal_segment *s = &d->segments.v[mid];
-        if (s->number == number) {
-            return s;
-        }
-        if (s->number < number) {
-            lo = mid + 1;
-        } else {
-            hi = mid;
-        }
-    }
-    return NULL;
+    return segment_set_find(&d->segments, number);
 }
 
 static const uint8_t *log_read(const struct datadir *d, struct position at, size_t bytes)

@@ -440,37 +440,18 @@ uint64_t segment_writer_bytes(const struct segment_writer *w)
 
 /* ---- reading ---- */
 
-static const struct wal_segment *set_find(const struct segment_set *set, uint32_t number)
-{
-    size_t lo = 0;
-    size_t hi = set->n;
-
-    while (lo < hi) {
-        size_t mid = lo + (hi - lo) / 2;
-        const struct wal_segment *s = &set->v[mid];
-        if (s->number == number) {
-            return s;
-        }
-        if (s->number < number) {
-            lo = mid + 1;
-        } else {
-            hi = mid;
-        }
-    }
-    return NULL;
-}
-
 int segment_writer_get(const struct segment_writer *w, uint32_t number, struct wal_segment *ret)
 {
+    const struct wal_segment *s;
+
     *ret = (struct wal_segment){ .number = number };
     if (number < w->o.wal.first_segment) {
-        for (size_t i = 0; i < w->o.set->n; i++) {
-            if (w->o.set->v[i].number == number && w->o.set->v[i].data) {
-                *ret = w->o.set->v[i];
-                return 0;
-            }
+        s = segment_set_find(w->o.set, number);
+        if (!s || !s->data) {
+            return -ENOENT;
         }
-        return -ENOENT;
+        *ret = *s;
+        return 0;
     }
     for (size_t i = 0; i + 1 < w->n_own; i++) { /* not the open one */
         if (own_number(w, i) == number && w->own[i].map) {
@@ -513,7 +494,7 @@ static int segment_find(const struct segment_writer *w, uint32_t number, const u
                         size_t *ret_bytes)
 {
     if (number < w->o.wal.first_segment) {
-        const struct wal_segment *s = set_find(w->o.set, number);
+        const struct wal_segment *s = segment_set_find(w->o.set, number);
         *ret_data = s ? s->data : NULL;
         *ret_bytes = s ? s->good_bytes : 0;
     } else {

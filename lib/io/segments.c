@@ -117,6 +117,25 @@ int segment_set_open(struct segment_set *set, const char *data_dir, struct io_er
     return 0;
 }
 
+const struct wal_segment *segment_set_find(const struct segment_set *set, uint32_t number)
+{
+    size_t lo = 0;
+    size_t hi = set->n;
+
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        if (set->v[mid].number == number) {
+            return &set->v[mid];
+        }
+        if (set->v[mid].number < number) {
+            lo = mid + 1;
+        } else {
+            hi = mid;
+        }
+    }
+    return NULL;
+}
+
 uint32_t segment_set_highest(const struct segment_set *set)
 {
     return set->n > 0 ? set->v[set->n - 1].number : 0;
@@ -310,10 +329,10 @@ int segment_set_unlink(const struct segment_set *set, uint32_t number)
 
 void segment_set_forget(struct segment_set *set, uint32_t number)
 {
-    for (size_t i = 0; i < set->n; i++) {
-        if (set->v[i].number == number) {
-            segment_unmap(&set->v[i]);
-        }
+    struct wal_segment *s = (struct wal_segment *) segment_set_find(set, number);
+
+    if (s) {
+        segment_unmap(s);
     }
 }
 

@@ -21,6 +21,8 @@ struct segment_set {
     struct progress *progress; /* of segment_set_check; NULL: nobody watches */
 };
 
+/* A segment of the set, or NULL. */
+const struct wal_segment *segment_set_find(const struct segment_set *set, uint32_t number);
 /* Finds and maps the segments, making the folder if needed. */
 int segment_set_open(struct segment_set *set, const char *data_dir, struct io_error *error);
 /* wal_check, then cuts torn tails, removes what never was durable, and makes the rest durable.

@@ -91,66 +91,6 @@ static void test_superblock_damage_is_told(void **state)
 
 /* ---- index ---- */
 
-static bool records_equal(const struct index_record *a, const struct index_record *b)
-{
-    return a->seq == b->seq && position_compare(a->at, b->at) == 0 && a->bytes == b->bytes &&
-           a->expiry_sec == b->expiry_sec && a->kind == b->kind;
-}
-
-static void count_one(void *ctx, const uint8_t *key, size_t key_len, const struct index_record *rec)
-{
-    struct index *model = ctx;
-    struct index_record r;
-
-    assert_int_equal(model->ops->get(model, key, key_len, &r), 0);
-    assert_true(records_equal(&r, rec));
-}
-
-/* Tokyo Cabinet and the plain map agree after any sequence, through two growths of the database. */
-static void test_index_equals_map(void **state)
-{
-    struct rng rng = { 7 };
-    struct index *tc;
-    struct index *map;
-
-    (void) state;
-    assert_int_equal(index_tc_open(NULL, 3, &tc), 0);
-    assert_int_equal(index_map_open(NULL, 3, &map), 0);
-    for (unsigned i = 0; i < 120000; i++) {
-        char key[32];
-        size_t n = (size_t) snprintf(key, sizeof(key), "key-%llu",
-                                     (unsigned long long) rng_below(&rng, 80000));
-        struct index_record rec = { .seq = i,
-                                    .at = { i + 1, i * 2 },
-                                    .bytes = i % 1000,
-                                    .expiry_sec = i % 3 ? 0 : i,
-                                    .kind = i % 5 ? ENTRY_SET : ENTRY_DELETE };
-        struct index_record a;
-        struct index_record b;
-        int ra;
-        int rb;
-        if (rng_chance(&rng, 1, 10)) {
-            ra = tc->ops->drop(tc, (uint8_t *) key, n, &a);
-            rb = map->ops->drop(map, (uint8_t *) key, n, &b);
-        } else {
-            ra = tc->ops->put(tc, (uint8_t *) key, n, &rec, &a);
-            rb = map->ops->put(map, (uint8_t *) key, n, &rec, &b);
-        }
-        assert_int_equal(ra, rb);
-        assert_true(ra == 0 || records_equal(&a, &b));
-        if (i % 16 == 0) {
-            ra = tc->ops->get(tc, (uint8_t *) key, n, &a);
-            rb = map->ops->get(map, (uint8_t *) key, n, &b);
-            assert_int_equal(ra, rb);
-            assert_true(ra < 0 || records_equal(&a, &b));
-        }
-    }
-    assert_int_equal(tc->ops->count(tc), map->ops->count(map));
-    tc->ops->walk(tc, count_one, map);
-    tc->ops->free(tc);
-    map->ops->free(map);
-}
-
 static void test_index_keeps_file_descriptors(void **state)
 {
     struct index *first;
@@ -439,7 +379,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_superblock_round_trip, setup, teardown),
         cmocka_unit_test_setup_teardown(test_superblock_damage_is_told, setup, teardown),
-        cmocka_unit_test(test_index_equals_map),
         cmocka_unit_test(test_index_keeps_file_descriptors),
         cmocka_unit_test_setup_teardown(test_segments_write_sync_read, setup, teardown),
         cmocka_unit_test_setup_teardown(test_segments_weaker_modes_answer, setup, teardown),
