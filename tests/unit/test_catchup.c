@@ -3,6 +3,7 @@
 #include "base/rng.h"
 #include "core/catchup.h"
 #include "core/checkpoint.h"
+#include "core/replica.h"
 #include "shard_rig_ops.h"
 
 #define SOURCE 1
@@ -481,6 +482,27 @@ static void test_checkpoint_meanwhile(void **state)
     rig_free(g);
 }
 
+/* The view table's limit: old rows are forgotten, and a name of then agrees with nothing. */
+static void test_view_table_limit(void **state)
+{
+    struct replica r = { 0 };
+    struct name old = { .view = 1, .seq = 10 };
+    struct name young;
+
+    (void) state;
+    for (uint32_t view = 1; view <= 3 * VIEW_RUNS_MAX; view++) {
+        view_runs_add(&r, (struct name){ .view = view, .seq = view * UINT64_C(10) });
+        assert_true(r.n_runs <= VIEW_RUNS_MAX);
+        r.commit = (struct name){ .view = view, .seq = view * UINT64_C(10) + 5 };
+        assert_int_equal(view_runs_agree(&r, old), view < VIEW_RUNS_MAX + 1);
+    }
+    young = r.commit;
+    assert_true(view_runs_agree(&r, young));
+    assert_false(view_runs_agree(&r, (struct name){ .view = young.view - 1, .seq = young.seq }));
+    assert_false(view_runs_agree(&r, (struct name){ .view = young.view, .seq = young.seq + 1 }));
+    free(r.runs);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -494,6 +516,7 @@ int main(void)
         cmocka_unit_test(test_bad_bytes),
         cmocka_unit_test(test_stream_meanwhile),
         cmocka_unit_test(test_checkpoint_meanwhile),
+        cmocka_unit_test(test_view_table_limit),
         cmocka_unit_test(test_random),
     };
     return cmocka_run_group_tests_name("catchup", tests, NULL, NULL);

@@ -374,6 +374,38 @@ static void test_segments_write_error_is_told_once(void **state)
     rig_close(&r);
 }
 
+static unsigned descriptors(void)
+{
+    unsigned n = 0;
+
+    for (int fd = 0; fd < 1024; fd++) {
+        n += fcntl(fd, F_GETFD) >= 0;
+    }
+    return n;
+}
+
+/* Complete segments are only mapped: a long life must not use descriptors up. */
+static void test_segments_give_descriptors_back(void **state)
+{
+    unsigned before;
+    struct rig r;
+
+    (void) state;
+    rig_open(&r, SYNC_ALWAYS, 1);
+    append(&r, 1);
+    rig_flush(&r);
+    wait_synced(&r, 1);
+    before = descriptors();
+    for (unsigned i = 0; i < 2000; i++) {
+        append(&r, i + 2);
+        rig_flush(&r);
+    }
+    wait_synced(&r, r.wal.group - 1);
+    assert_true(r.wal.end.segment > 20);
+    assert_true(descriptors() <= before + 1); /* the open one, and the one before it */
+    rig_close(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -385,6 +417,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_segments_torn_tail_is_cut, setup, teardown),
         cmocka_unit_test_setup_teardown(test_segments_rot_is_told_and_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(test_segments_write_error_is_told_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_segments_give_descriptors_back, setup, teardown),
     };
 
     return cmocka_run_group_tests_name("io_store", tests, NULL, NULL);
