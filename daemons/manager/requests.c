@@ -160,7 +160,7 @@ static uint32_t role_of_method(uint32_t method)
 {
     switch (method) {
     case MSG_REGISTER:
-    case MSG_ACCUSE:
+    case MSG_RECONFIG:
     case MSG_SEALED:
         return ROLE_SERVER;
     case MSG_SESSION:
@@ -217,20 +217,20 @@ static uint32_t notify_begin(struct mp_reader *r)
     return r->failed ? 0 : n;
 }
 
-static void on_accuse(struct peer *p, struct mp_reader *r)
+static void on_reconfig(struct peer *p, struct mp_reader *r)
 {
     struct host *h = p->peers->host;
     uint32_t n = notify_begin(r);
-    struct manager_event e = { .kind = MANAGER_ACCUSE, .conn = p->id };
+    struct manager_event e = { .kind = MANAGER_RECONFIG, .conn = p->id };
 
     for (uint32_t i = 0; i < n && !r->failed; i++) {
-        msg_get_at(r, &e.note);
+        msg_get_reconfig(r, &e.reconfig);
         if (!r->failed) {
             host_step(h, &e);
         }
     }
     if (r->failed) {
-        peer_malformed(p, "a malformed accusation");
+        peer_malformed(p, "a malformed wish for a new view");
     }
 }
 
@@ -258,8 +258,8 @@ static void on_notify(struct rpc *rpc, void *ctx, uint32_t method, struct mp_rea
     (void) rpc;
     if (role_of_method(method) == ROLE_SERVER && p->role != ROLE_SERVER) {
         peer_malformed(p, "what only servers send");
-    } else if (method == MSG_ACCUSE) {
-        on_accuse(p, params);
+    } else if (method == MSG_RECONFIG) {
+        on_reconfig(p, params);
     } else if (method == MSG_SEALED) {
         on_sealed(p, params);
     } /* others are of a newer version */

@@ -33,7 +33,7 @@ void manager_link_sealed(void *ctx, const struct msg_sealed *sealed, size_t n)
     rpc_end(rpc);
 }
 
-void manager_link_accuse(void *ctx, const struct msg_at *at, size_t n)
+void manager_link_reconfig(void *ctx, const struct msg_reconfig *asked, size_t n)
 {
     struct server *s = ctx;
     struct rpc *rpc = s->manager ? rpc_link_rpc(s->manager) : NULL;
@@ -42,10 +42,10 @@ void manager_link_accuse(void *ctx, const struct msg_at *at, size_t n)
     if (!rpc || !s->registered) {
         return; /* made again */
     }
-    b = rpc_begin_notify(rpc, MSG_ACCUSE);
+    b = rpc_begin_notify(rpc, MSG_RECONFIG);
     mp_put_array(b, (uint32_t) n);
     for (size_t i = 0; i < n; i++) {
-        msg_put_at(b, &at[i]);
+        msg_put_reconfig(b, &asked[i]);
     }
     rpc_end(rpc);
 }

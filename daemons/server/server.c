@@ -111,7 +111,7 @@ int server_start_shards(struct server *s, struct io_error *error)
         .owner = { .loop = s->loop,
                    .ctx = s,
                    .on_sealed = manager_link_sealed,
-                   .on_accuse = manager_link_accuse,
+                   .on_reconfig = manager_link_reconfig,
                    .on_failed = on_shard_failed,
                    .on_checkpointed = checkpointer_shard_done,
                    .on_compacted = compactor_shard_done,

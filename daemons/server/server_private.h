@@ -112,7 +112,7 @@ const char *room_word(enum shard_space level);
 /* ---- manager_link.c ---- */
 int manager_link_start(struct server *s, struct io_error *error);
 void manager_link_sealed(void *ctx, const struct msg_sealed *sealed, size_t n);
-void manager_link_accuse(void *ctx, const struct msg_at *at, size_t n);
+void manager_link_reconfig(void *ctx, const struct msg_reconfig *asked, size_t n);
 
 /* ---- checkpointer.c ---- */
 /* Takes over what the start found. */

@@ -15,7 +15,7 @@ struct report {
     struct shard_thread_owner owner;
     enum {
         REPORT_SEALED,
-        REPORT_ACCUSED,
+        REPORT_RECONFIG,
         REPORT_FAILED,
         REPORT_REPLAYED,
         REPORT_CHECKPOINT,
@@ -23,7 +23,7 @@ struct report {
     } kind;
     size_t n;
     struct msg_sealed *sealed;
-    struct msg_at *accused;
+    struct msg_reconfig *reconfigs;
     struct shard_generation generation;
     struct action compacted;
     char why[256];
@@ -32,7 +32,7 @@ struct report {
 static void report_free(struct report *r)
 {
     free(r->sealed);
-    free(r->accused);
+    free(r->reconfigs);
     free(r->generation.items);
     compaction_live_free(&r->generation.live);
     free(r);
@@ -46,8 +46,8 @@ static void report_deliver(void *arg)
     case REPORT_SEALED:
         r->owner.on_sealed(r->owner.ctx, r->sealed, r->n);
         break;
-    case REPORT_ACCUSED:
-        r->owner.on_accuse(r->owner.ctx, r->accused, r->n);
+    case REPORT_RECONFIG:
+        r->owner.on_reconfig(r->owner.ctx, r->reconfigs, r->n);
         break;
     case REPORT_FAILED:
         r->owner.on_failed(r->owner.ctx, r->why);
@@ -67,8 +67,8 @@ static void report_deliver(void *arg)
     report_free(r);
 }
 
-/* A full mailbox drops seals and accusations, which are asked for and made again; what is told once
- * waits. */
+/* A full mailbox drops seals and what is asked of the manager, which are asked for and made again;
+ * what is told once waits. */
 static void report_post(struct shard_thread *t, struct report *r)
 {
     r->owner = t->o.owner;
@@ -76,7 +76,7 @@ static void report_post(struct shard_thread *t, struct report *r)
     if (list_empty(&t->late_reports) && loop_post(r->owner.loop, report_deliver, r) == 0) {
         return;
     }
-    if (r->kind == REPORT_SEALED || r->kind == REPORT_ACCUSED) {
+    if (r->kind == REPORT_SEALED || r->kind == REPORT_RECONFIG) {
         report_free(r);
     } else {
         list_push_back(&t->late_reports, &r->link);
@@ -117,12 +117,12 @@ void shard_mail_flush(struct shard_thread *t)
         t->n_sealed = t->cap_sealed = 0;
         report_post(t, r);
     }
-    if (t->n_accused > 0) {
+    if (t->n_reconfigs > 0) {
         r = mem_zalloc(1, sizeof(*r));
-        r->kind = REPORT_ACCUSED;
-        r->n = t->n_accused;
-        r->accused = TAKE_PTR(t->accused);
-        t->n_accused = t->cap_accused = 0;
+        r->kind = REPORT_RECONFIG;
+        r->n = t->n_reconfigs;
+        r->reconfigs = TAKE_PTR(t->reconfigs);
+        t->n_reconfigs = t->cap_reconfigs = 0;
         report_post(t, r);
     }
 }

@@ -95,9 +95,9 @@ struct shard_thread {
     struct msg_sealed *sealed; /* gathered for the main thread */
     size_t n_sealed;
     size_t cap_sealed;
-    struct msg_at *accused;
-    size_t n_accused;
-    size_t cap_accused;
+    struct msg_reconfig *reconfigs;
+    size_t n_reconfigs;
+    size_t cap_reconfigs;
 };
 
 /* One step of the machine, and what it wants done. */

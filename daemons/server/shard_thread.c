@@ -73,9 +73,9 @@ static void act(struct shard_thread *t, const struct action *a)
         mem_grow(&t->sealed, &t->cap_sealed, t->n_sealed + 1, sizeof(*t->sealed));
         t->sealed[t->n_sealed++] = a->sealed;
         return;
-    case ACTION_ACCUSE:
-        mem_grow(&t->accused, &t->cap_accused, t->n_accused + 1, sizeof(*t->accused));
-        t->accused[t->n_accused++] = a->note;
+    case ACTION_RECONFIG:
+        mem_grow(&t->reconfigs, &t->cap_reconfigs, t->n_reconfigs + 1, sizeof(*t->reconfigs));
+        t->reconfigs[t->n_reconfigs++] = a->reconfig;
         return;
     case ACTION_COMPACTED:
         shard_compact_done(t, a);
@@ -355,7 +355,7 @@ static void thread_free(struct shard_thread *t)
     free(t->links);
     shard_mail_free(t);
     free(t->sealed);
-    free(t->accused);
+    free(t->reconfigs);
     free(t);
 }
 

@@ -46,7 +46,7 @@ struct shard_thread_owner {
     struct loop *loop;
     void *ctx;
     void (*on_sealed)(void *ctx, const struct msg_sealed *sealed, size_t n);
-    void (*on_accuse)(void *ctx, const struct msg_at *at, size_t n);
+    void (*on_reconfig)(void *ctx, const struct msg_reconfig *asked, size_t n);
     void (*on_failed)(void *ctx, const char *why); /* the process has to stop */
     void (*on_checkpointed)(void *ctx, const struct shard_generation *g);
     /* All that is needed of a segment is copied and on the disk; or -errno */

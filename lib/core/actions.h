@@ -15,18 +15,25 @@ struct asker {
 };
 
 enum action_kind {
-    ACTION_CREATE = 1, /* a new segment file `at.segment` that begins with `data`; its folder entry
-                          durable with the next ACTION_SYNC */
-    ACTION_WRITE,      /* `data` at `at` of a segment */
-    ACTION_SYNC,       /* make all written up to here durable, then step SHARD_SYNCED(group) */
-    ACTION_PREPARE,    /* to server: prepare */
-    ACTION_ACK,        /* to server: ack at (partition, view, seq) */
-    ACTION_RESEND,     /* to server: ask for entries from at.seq + 1 on */
-    ACTION_COMMIT,     /* to server: commit */
-    ACTION_RESULT,     /* to asker: result */
-    ACTION_PEEK,       /* to asker: peek */
-    ACTION_SEALED,     /* to the manager: sealed */
-    ACTION_ACCUSE,     /* to the manager: partition `note` needs a new view */
+    ACTION_CREATE = 1,  /* a new segment file `at.segment` that begins with `data`; its folder entry
+                           durable with the next ACTION_SYNC */
+    ACTION_WRITE,       /* `data` at `at` of a segment */
+    ACTION_SYNC,        /* make all written up to here durable, then step SHARD_SYNCED(group) */
+    ACTION_PREPARE,     /* to server: prepare */
+    ACTION_ACK,         /* to server: ack at (partition, view, seq) */
+    ACTION_RESEND,      /* to server: ask for entries from at.seq + 1 on */
+    ACTION_COMMIT,      /* to server: commit */
+    ACTION_RESULT,      /* to asker: result */
+    ACTION_PEEK,        /* to asker: peek */
+    ACTION_SEALED,      /* to the manager: sealed */
+    ACTION_RECONFIG,    /* to the manager: reconfig */
+    ACTION_LEASES,      /* to server: ask for leases */
+    ACTION_GRANTS,      /* to server: leases are granted; over the connection that asked */
+    ACTION_LEASE_BACK,  /* to server: note: the lease is given back */
+    ACTION_CATCHUP_ASK, /* to server: ask */
+    ACTION_CATCHUP,     /* to server: catchup, in the order of the prepares */
+    ACTION_CATCHUP_ACK, /* to server: note */
+    ACTION_LEARNED,     /* to server: learned */
     ACTION_READ,      /* `bytes` at `at` of a segment, off the loop; then step SHARD_READ(number) */
     ACTION_PREFETCH,  /* `bytes` at `at` of a segment will be looked at soon: best in memory */
     ACTION_DAMAGED,   /* for the log: the record at `damaged` can't be read (R15) */
@@ -77,6 +84,15 @@ struct action {
             uint16_t partition;
         } damaged;
         const char *why;
+        struct msg_reconfig reconfig;
+        struct {
+            uint64_t sent_usec;
+            const struct msg_lease *v; /* until the next step */
+            size_t n;
+        } leases;
+        struct msg_catchup_ask ask;
+        struct msg_catchup catchup;
+        struct msg_learned learned;
     };
 };
 

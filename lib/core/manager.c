@@ -232,8 +232,8 @@ void manager_step(struct manager *m, uint64_t now_usec, const struct manager_eve
     case MANAGER_GONE:
         on_gone(m, e->conn);
         break;
-    case MANAGER_ACCUSE:
-        manager_on_accuse(m, e);
+    case MANAGER_RECONFIG:
+        manager_on_reconfig(m, e);
         break;
     case MANAGER_SEALED:
         manager_on_sealed(m, e);

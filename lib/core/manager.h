@@ -13,16 +13,20 @@
 
 #include <stdbool.h>
 
-#define MANAGER_TICK_USEC    20000   /* how often the owner should tick */
-#define MANAGER_SEAL_USEC    1000000 /* a seal without report is asked for again */
-#define MANAGER_VIEWS_MAX    1024    /* view changes in one log entry */
-#define MANAGER_REQUESTS_MAX 4096    /* unanswered requests; beyond: refused */
-#define MANAGER_SESSIONS_MAX 65536   /* sessions ever opened */
+#define MANAGER_TICK_USEC            20000   /* how often the owner should tick */
+#define MANAGER_SEAL_USEC            1000000 /* a seal without report is asked for again */
+#define MANAGER_VIEWS_MAX            1024    /* view changes in one log entry */
+#define MANAGER_BEAT_USEC            200000  /* the leader tells its servers that it lives */
+#define MANAGER_FAILURE_USEC_DEFAULT 1000000 /* who did not report for so long is removed (R7) */
+#define MANAGER_REQUESTS_MAX         4096    /* unanswered requests; beyond: refused */
+#define MANAGER_SESSIONS_MAX         65536   /* sessions ever opened */
 
 struct manager_options {
     uint8_t cluster_id[UUID_BYTES]; /* of the cluster to form, when there is none: random */
     uint32_t partitions;
     uint32_t replicas;
+    uint64_t failure_usec;      /* 0: MANAGER_FAILURE_USEC_DEFAULT */
+    uint32_t min_replicas_auto; /* a view is not made smaller by itself; 0: 1 (R11) */
 };
 
 enum manager_event_kind {
@@ -31,7 +35,7 @@ enum manager_event_kind {
     MANAGER_DONE,       /* tag, status, index: what became of a proposal; after MANAGER_COMMITTED */
     MANAGER_REGISTER,   /* conn, request, registration: a server introduces itself */
     MANAGER_GONE,       /* conn: a connection ended */
-    MANAGER_ACCUSE,     /* conn, note: a member says that a partition needs a view */
+    MANAGER_RECONFIG,   /* conn, reconfig: a member asks for a new view */
     MANAGER_SEALED,     /* conn, sealed */
     MANAGER_ATTACH,     /* conn, request, attach: names of servers; none = all that are new */
     MANAGER_SESSION,    /* conn, request: open a session */
@@ -59,7 +63,7 @@ struct manager_event {
             uint64_t index;
         } done;
         struct msg_register registration;
-        struct msg_at note;
+        struct msg_reconfig reconfig;
         struct msg_sealed sealed;
         struct {
             uint32_t replicas; /* 0: as the cluster was formed */
@@ -82,6 +86,7 @@ enum manager_action_kind {
     MANAGER_DO_VIEW,    /* conn: row */
     MANAGER_DO_CLOSE,   /* conn: a newer process of its server has registered */
     MANAGER_DO_CHANGED, /* subscribers: rows changed (and servers, always included) */
+    MANAGER_DO_BEAT,    /* conn: the leader lives */
     _MANAGER_ACTION_KIND_MAX,
     _MANAGER_ACTION_KIND_INVALID = -22,
 };

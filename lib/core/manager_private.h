@@ -72,7 +72,7 @@ uint32_t manager_server_of(const struct manager *m, uint64_t conn);
 
 /* ---- manager_views.c ---- */
 void manager_need_clear(struct manager *m, uint32_t partition);
-void manager_on_accuse(struct manager *m, const struct manager_event *e);
+void manager_on_reconfig(struct manager *m, const struct manager_event *e);
 void manager_on_sealed(struct manager *m, const struct manager_event *e);
 /* Asks members to seal, and proposes the views that can be formed. */
 void manager_views_propose(struct manager *m);

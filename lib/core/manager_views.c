@@ -20,13 +20,13 @@ void manager_need_clear(struct manager *m, uint32_t partition)
     m->needs[partition] = (struct need){ 0 };
 }
 
-void manager_on_accuse(struct manager *m, const struct manager_event *e)
+void manager_on_reconfig(struct manager *m, const struct manager_event *e)
 {
     const struct hashspace *h = &m->cluster.space;
-    uint32_t p = e->note.partition;
+    uint32_t p = e->reconfig.partition;
 
     /* R14: by a member of the named view, which is the newest. */
-    if (!m->leader || p >= h->n_partitions || e->note.view != h->rows[p].view ||
+    if (!m->leader || p >= h->n_partitions || e->reconfig.view != h->rows[p].view ||
         member_slot(&h->rows[p], manager_server_of(m, e->conn)) < 0 || m->needs[p].needed) {
         return;
     }

@@ -606,6 +606,11 @@ bool replica_report_sealed(struct shard *s, struct replica *r)
     }
     list_remove(&r->in_sealing);
     a = actions_add(s->out, ACTION_SEALED);
-    a->sealed = (struct msg_sealed){ r->partition, r->view, r->last, r->time_usec };
+    a->sealed = (struct msg_sealed){ .partition = r->partition,
+                                     .view = r->view,
+                                     .last = r->last,
+                                     .time_usec = r->time_usec,
+                                     .commit = r->commit,
+                                     .trusted = !s->o.untrusted };
     return true;
 }

@@ -296,8 +296,10 @@ static void tick_replica(struct shard *s, struct replica *r)
     r->asked = false;
     if (r->state == REPLICA_WAITING && s->now.boot_usec >= r->accuse_usec &&
         wal_is_synced(&s->log, r->view_group)) {
-        struct action *a = actions_add(s->out, ACTION_ACCUSE); /* R6 */
-        a->note = (struct msg_at){ .partition = r->partition, .view = r->view };
+        struct action *a = actions_add(s->out, ACTION_RECONFIG); /* R6 */
+        a->reconfig = (struct msg_reconfig){ .partition = r->partition,
+                                             .view = r->view,
+                                             .kind = RECONFIG_RENEW };
         r->accuse_usec = s->now.boot_usec + SHARD_ACCUSE_USEC;
     }
     if (replica_is_primary(r) && r->n_tail > 0 &&

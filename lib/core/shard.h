@@ -26,6 +26,14 @@
 #define SHARD_COMMIT_USEC 100000  /* commits are told and noted this late at the latest */
 #define SHARD_RESEND_USEC 1000000 /* a tail without progress is sent again */
 #define SHARD_ACCUSE_USEC 500000  /* a view is asked for again */
+#define SHARD_LEASE_USEC  200000  /* leases are asked for */
+
+/* Leases (R10): a lease counts from when it was asked for, a promise from when it was given. */
+#define LEASE_USEC   1000000
+#define PROMISE_USEC (LEASE_USEC + LEASE_USEC / 10 + 100000)
+
+#define FAILURE_USEC_DEFAULT 1000000 /* failure-timeout: a primary that is not heard is accused */
+#define REPLICA_USEC_DEFAULT 1000000 /* replica-timeout: so is another replica (R14) */
 
 #define SWEEP_USEC_DEFAULT                                                                         \
     (UINT64_C(300) * 1000000)  /* a pass through all partitions of a shard                         \
@@ -36,7 +44,12 @@ struct shard_options {
     struct wal_options log;
     uint32_t server; /* own number in the cluster */
     size_t value_bytes_max;
-    uint64_t sweep_usec; /* 0: SWEEP_USEC_DEFAULT */
+    uint64_t sweep_usec;   /* 0: SWEEP_USEC_DEFAULT */
+    uint64_t failure_usec; /* 0: FAILURE_USEC_DEFAULT */
+    uint64_t replica_usec; /* 0: REPLICA_USEC_DEFAULT */
+    bool confirm;    /* read-mode = confirm: a round to the secondaries instead of leases (R10) */
+    bool distrusted; /* nothing that was here counts: every copy begins emptied (R15) */
+    bool untrusted;  /* an unclean start with a sync mode below always (R7) */
     index_open_fn index_open;
     void *index_ctx;
     /* The bytes of a committed entry of this server's log; they stay readable until the next step.
@@ -70,6 +83,15 @@ enum shard_event_kind {
                         os) */
     SHARD_READ,      /* read: what an ACTION_READ asked for */
     SHARD_COMPACT,   /* victim: begin to copy what is needed of it (core/compaction.h) */
+    SHARD_LEASES,    /* leases: a primary asks for them; its heartbeat (R10) */
+    SHARD_GRANTS,    /* leases: what a secondary granted of what was asked at sent_usec */
+    SHARD_LEASE_BACK,  /* note: a primary gives one back */
+    SHARD_CATCHUP_ASK, /* from a learner */
+    SHARD_CATCHUP,     /* to a learner */
+    SHARD_CATCHUP_ACK, /* note, from a learner */
+    SHARD_LEARNED,     /* learned, from a learner of `incarnation` */
+    SHARD_MANAGER,     /* the leading manager was heard just now */
+    SHARD_LEAVE,       /* this server stops: what it is primary of is handed over (R16) */
     SHARD_TICK,
     SHARD_TURN_END,
     _SHARD_EVENT_KIND_MAX,
@@ -94,7 +116,8 @@ struct shard_read {
 
 struct shard_event {
     enum shard_event_kind kind;
-    uint32_t from; /* server number of the sender, where a server sent it */
+    uint32_t from;        /* server number of the sender, where a server sent it */
+    uint64_t incarnation; /* of that server's process, from its hello */
     union {
         struct view_row row;
         struct msg_at note;
@@ -117,6 +140,14 @@ struct shard_event {
         uint64_t group;
         struct shard_read read;
         struct wal_segment victim; /* its data stays until ACTION_COMPACTED */
+        struct {
+            uint64_t sent_usec;
+            const struct msg_lease *v;
+            size_t n;
+        } leases;
+        struct msg_catchup_ask ask;
+        struct msg_catchup catchup;
+        struct msg_learned learned;
     };
 };
 
@@ -138,11 +169,14 @@ void shard_step(struct shard *s, const struct shard_clock *now, const struct sha
 /* ---- looking in, for status and the simulator's invariants ---- */
 
 struct shard_counts {
-    uint32_t members; /* partitions that this shard is a member of */
-    uint32_t primary; /* of them, serving as primary */
-    uint32_t waiting; /* of them, waiting for a view */
-    uint32_t working; /* of them, serving as primary or secondary */
-    uint64_t records; /* in the indexes, tombstones included */
+    uint32_t members;      /* partitions that this shard is a member of */
+    uint32_t primary;      /* of them, serving as primary */
+    uint32_t waiting;      /* of them, waiting for a view */
+    uint32_t learning;     /* partitions that it is a learner of, not a member… */
+    uint64_t learnt_bytes; /* …and what catch-ups brought since the start */
+    uint64_t taught_bytes; /* what catch-ups sent */
+    uint32_t working;      /* of them, serving as primary or secondary */
+    uint64_t records;      /* in the indexes, tombstones included */
     uint64_t tail_bytes;
 };
 void shard_count(const struct shard *s, struct shard_counts *ret);
@@ -154,6 +188,7 @@ enum replica_state {
     REPLICA_RECONCILING, /* primary, until the view's no-op has committed (R5) */
     REPLICA_PRIMARY,
     REPLICA_SECONDARY,
+    REPLICA_LEARNER, /* not a member: takes all writes and catches up (R6, R8) */
     _REPLICA_STATE_MAX,
     _REPLICA_STATE_INVALID = -22,
 };
@@ -170,7 +205,11 @@ struct replica_info {
     uint64_t time_usec; /* partition time (R13) */
     uint8_t n_members;
     uint32_t members[REPLICAS_MAX]; /* of the newest view known here; the primary first */
-    bool complete;                  /* R17: no catch-up is under way here */
+    uint8_t n_learners;
+    uint32_t learners[LEARNERS_MAX];
+    bool complete;   /* R17: no catch-up is under way here */
+    bool joint;      /* R8: the primary commits and reads nothing without a learner */
+    bool leased;     /* R10: reads may be answered now */
     uint64_t digest; /* of the records that live without end: equal where commits are equal */
 };
 /* -ENOENT when the partition is not of this shard or never was here. */

@@ -70,7 +70,7 @@ enum frame_kind {
     FRAME_BASE,        /* a catch-up began, or ended (R17) */
     FRAME_HORIZON,     /* reserved: highest seq of a dropped tombstone */
     FRAME_GONE,        /* a tombstone or dead record was dropped */
-    FRAME_DROP,        /* reserved: the partition was emptied */
+    FRAME_DROP,        /* the copy was emptied: it is not trusted any more (R15) */
     _FRAME_KIND_MAX,
     _FRAME_KIND_INVALID = -22,
 };
@@ -141,6 +141,7 @@ enum view_part {
     VIEW_SECONDARY, /* another member is */
     VIEW_WAITING,   /* a member that may not act in this view (R6): it was formed with an earlier
                        process */
+    VIEW_LEARNER,   /* not a member: receives all writes and catches up */
     _VIEW_PART_MAX,
 };
 #define FRAME_VIEW_BYTES_MAX (4 + 4 * REPLICAS_MAX)

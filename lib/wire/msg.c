@@ -91,54 +91,95 @@ void msg_get_at(struct mp_reader *r, struct msg_at *ret)
     array_end(r, left);
 }
 
+static void put_servers(struct buf *b, const uint32_t *servers, uint32_t n)
+{
+    mp_put_array(b, n);
+    for (uint32_t i = 0; i < n; i++) {
+        mp_put_uint(b, servers[i]);
+    }
+}
+
+static uint8_t get_servers(struct mp_reader *r, uint32_t *servers, uint32_t max)
+{
+    uint32_t n = mp_get_array(r);
+
+    if (n > max) {
+        r->failed = true;
+    }
+    for (uint32_t i = 0; i < n && !r->failed; i++) {
+        servers[i] = get_u32(r);
+    }
+    return r->failed ? 0 : (uint8_t) n;
+}
+
 void msg_put_view_row(struct buf *b, const struct view_row *v)
 {
-    mp_put_array(b, 4);
+    mp_put_array(b, 5);
     mp_put_uint(b, v->partition);
     mp_put_uint(b, v->view);
-    mp_put_array(b, v->n_members);
-    for (unsigned i = 0; i < v->n_members; i++) {
-        mp_put_uint(b, v->members[i]);
-    }
+    put_servers(b, v->members, v->n_members);
     mp_put_uint(b, v->time_usec);
+    put_servers(b, v->learners, v->n_learners);
 }
 
 void msg_get_view_row(struct mp_reader *r, struct view_row *ret)
 {
     uint32_t left = array_begin(r, 4);
-    uint32_t n;
 
     *ret = (struct view_row){ .partition = get_partition(r) };
     ret->view = get_u32(r);
-    n = mp_get_array(r);
-    if (n > REPLICAS_MAX) {
-        r->failed = true;
-    }
-    for (unsigned i = 0; i < n && !r->failed; i++) {
-        ret->members[i] = get_u32(r);
-        ret->n_members++;
-    }
+    ret->n_members = get_servers(r, ret->members, REPLICAS_MAX);
     ret->time_usec = mp_get_uint(r);
+    if (left > 0) { /* rows in logs of the first version end here */
+        ret->n_learners = get_servers(r, ret->learners, LEARNERS_MAX);
+        left--;
+    }
     array_end(r, left);
 }
 
 void msg_put_sealed(struct buf *b, const struct msg_sealed *s)
 {
-    mp_put_array(b, 5);
+    mp_put_array(b, 8);
     mp_put_uint(b, s->partition);
     mp_put_uint(b, s->view);
     put_name(b, s->last);
     mp_put_uint(b, s->time_usec);
+    put_name(b, s->commit);
+    mp_put_bool(b, s->trusted);
 }
 
 void msg_get_sealed(struct mp_reader *r, struct msg_sealed *ret)
 {
-    uint32_t left = array_begin(r, 5);
+    uint32_t left = array_begin(r, 8);
 
     ret->partition = get_partition(r);
     ret->view = get_u32(r);
     ret->last = get_name(r);
     ret->time_usec = mp_get_uint(r);
+    ret->commit = get_name(r);
+    ret->trusted = mp_get_bool(r);
+    array_end(r, left);
+}
+
+void msg_put_reconfig(struct buf *b, const struct msg_reconfig *m)
+{
+    mp_put_array(b, 5);
+    mp_put_uint(b, m->partition);
+    mp_put_uint(b, m->view);
+    mp_put_uint(b, m->kind);
+    mp_put_uint(b, m->server);
+    mp_put_uint(b, m->incarnation);
+}
+
+void msg_get_reconfig(struct mp_reader *r, struct msg_reconfig *ret)
+{
+    uint32_t left = array_begin(r, 5);
+
+    ret->partition = get_partition(r);
+    ret->view = get_u32(r);
+    ret->kind = (uint8_t) mp_get_uint_max(r, _RECONFIG_MAX - 1);
+    ret->server = get_u32(r);
+    ret->incarnation = mp_get_uint(r);
     array_end(r, left);
 }
 
@@ -326,6 +367,86 @@ void msg_get_commit(struct mp_reader *r, struct msg_commit *ret)
     ret->partition = get_partition(r);
     ret->view = get_u32(r);
     ret->seq = mp_get_uint(r);
+    ret->time_usec = mp_get_uint(r);
+    array_end(r, left);
+}
+
+void msg_put_catchup_ask(struct buf *b, const struct msg_catchup_ask *m)
+{
+    mp_put_array(b, 6);
+    mp_put_uint(b, m->partition);
+    mp_put_uint(b, m->view);
+    put_name(b, m->base);
+    put_name(b, m->applied);
+}
+
+void msg_get_catchup_ask(struct mp_reader *r, struct msg_catchup_ask *ret)
+{
+    uint32_t left = array_begin(r, 6);
+
+    ret->partition = get_partition(r);
+    ret->view = get_u32(r);
+    ret->base = get_name(r);
+    ret->applied = get_name(r);
+    array_end(r, left);
+}
+
+void msg_put_catchup(struct buf *b, const struct msg_catchup *m)
+{
+    mp_put_array(b, 5);
+    mp_put_uint(b, m->partition);
+    mp_put_uint(b, m->view);
+    mp_put_uint(b, m->number);
+    mp_put_uint(b, m->part);
+    mp_put_bin(b, m->data, m->bytes);
+}
+
+void msg_get_catchup(struct mp_reader *r, struct msg_catchup *ret)
+{
+    uint32_t left = array_begin(r, 5);
+
+    ret->partition = get_partition(r);
+    ret->view = get_u32(r);
+    ret->number = mp_get_uint(r);
+    ret->part = (uint8_t) mp_get_uint_max(r, _CATCHUP_PART_MAX - 1);
+    ret->data = mp_get_bin(r, CATCHUP_BYTES_MAX, &ret->bytes);
+    array_end(r, left);
+}
+
+void msg_put_learned(struct buf *b, const struct msg_learned *m)
+{
+    mp_put_array(b, 4);
+    mp_put_uint(b, m->partition);
+    mp_put_uint(b, m->view);
+    mp_put_uint(b, m->commit_seq);
+    mp_put_uint(b, m->digest);
+}
+
+void msg_get_learned(struct mp_reader *r, struct msg_learned *ret)
+{
+    uint32_t left = array_begin(r, 4);
+
+    ret->partition = get_partition(r);
+    ret->view = get_u32(r);
+    ret->commit_seq = mp_get_uint(r);
+    ret->digest = mp_get_uint(r);
+    array_end(r, left);
+}
+
+void msg_put_lease(struct buf *b, const struct msg_lease *m)
+{
+    mp_put_array(b, 3);
+    mp_put_uint(b, m->partition);
+    mp_put_uint(b, m->view);
+    mp_put_uint(b, m->time_usec);
+}
+
+void msg_get_lease(struct mp_reader *r, struct msg_lease *ret)
+{
+    uint32_t left = array_begin(r, 3);
+
+    ret->partition = get_partition(r);
+    ret->view = get_u32(r);
     ret->time_usec = mp_get_uint(r);
     array_end(r, left);
 }

@@ -42,7 +42,7 @@ enum msg_method {
 
     /* to a manager */
     MSG_REGISTER = 1, /* server, request: struct msg_register -> struct msg_registered */
-    MSG_ACCUSE,       /* server, notify: array of struct msg_at: these need a new view (R6, R14) */
+    MSG_RECONFIG,     /* server, notify: array of struct msg_reconfig: asks for new views */
     MSG_SEALED,       /* server, notify: array of struct msg_sealed (R7) */
     MSG_TABLE,        /* anyone, request: [] -> struct hashspace's encoding; subscribes to
                          MSG_TABLE_CHANGED */
@@ -54,6 +54,7 @@ enum msg_method {
     MSG_VIEWS = 16,    /* to a server, notify: array of struct view_row: act in them (R9) */
     MSG_SEAL,          /* to a server, notify: array of struct msg_at: seal and report (R7) */
     MSG_TABLE_CHANGED, /* to subscribers, notify: the hash space's changed rows */
+    MSG_BEAT,          /* to a server, notify: [], every MANAGER_BEAT_USEC: the leader lives */
 
     /* gateway <-> server's shard */
     MSG_OPS = 32, /* notify: [session, [struct op…]] */
@@ -65,6 +66,14 @@ enum msg_method {
     MSG_RESEND,  /* secondary, notify: [[struct msg_at…]] send again from seq + 1 (R1) */
     MSG_COMMITS, /* primary, notify: [clock, space, [struct msg_commit…]] committed up to seq; also
                     the heartbeat */
+    MSG_CATCHUP_ASK, /* learner, notify: [[struct msg_catchup_ask…]] (R17) */
+    MSG_CATCHUP,     /* primary, notify: struct msg_catchup, between the prepares */
+    MSG_CATCHUP_ACK, /* learner, notify: [[struct msg_at…]] seq: number of the last one taken */
+    MSG_LEARNED,     /* learner, notify: [[struct msg_learned…]] it is complete (R8) */
+    MSG_LEASES, /* primary, notify: [clock, space, sent, [struct msg_lease…]] (R10); sent: its
+                   CLOCK_BOOTTIME in microseconds. These three over a connection of their own */
+    MSG_GRANTS, /* secondary, notify: the same, `sent` returned, for the pairs that are granted */
+    MSG_LEASES_BACK, /* primary, notify: [[struct msg_at…]]: it acts no more in these views */
 
     /* kumoctl -> server's shard */
     MSG_PEEK_KEY =
@@ -106,12 +115,15 @@ void msg_put_at(struct buf *b, const struct msg_at *a);
 void msg_get_at(struct mp_reader *r, struct msg_at *ret);
 
 /* One partition's membership: its view and the server numbers of its replicas, the primary first.
- */
+ * Learners receive all writes and count for nothing until they are promoted (R8). */
+#define LEARNERS_MAX REPLICAS_MAX
 struct view_row {
     uint16_t partition;
     uint8_t n_members;
+    uint8_t n_learners;
     uint32_t view;
     uint32_t members[REPLICAS_MAX];
+    uint32_t learners[LEARNERS_MAX];
     uint64_t time_usec; /* partition time must not be below it in this view (R13) */
 };
 void msg_put_view_row(struct buf *b, const struct view_row *v);
@@ -123,9 +135,29 @@ struct msg_sealed {
     uint32_t view;      /* the view that was sealed */
     struct name last;   /* last durable entry */
     uint64_t time_usec; /* partition time (R13) */
+    struct name commit;
+    bool trusted; /* false: it may have lost answered writes (R7: an unclean start, weak sync) */
 };
 void msg_put_sealed(struct buf *b, const struct msg_sealed *s);
 void msg_get_sealed(struct mp_reader *r, struct msg_sealed *ret);
+
+/* What a member of a view asks the manager for; void when the view is over (R9). */
+enum reconfig_kind {
+    RECONFIG_RENEW = 1, /* it restarted, or was sealed and nothing came: a view is needed (R6) */
+    RECONFIG_REMOVE,    /* `server` is accused (R14), or is the sender; a learner: withdrawn (R8) */
+    RECONFIG_RESIGN,    /* the primary has stopped: `server`, a member, is to follow it (R16) */
+    RECONFIG_PROMOTE,   /* `server`, a learner of this incarnation, holds everything (R8) */
+    _RECONFIG_MAX,
+};
+struct msg_reconfig {
+    uint16_t partition;
+    uint32_t view;
+    uint8_t kind; /* enum reconfig_kind */
+    uint32_t server;
+    uint64_t incarnation;
+};
+void msg_put_reconfig(struct buf *b, const struct msg_reconfig *m);
+void msg_get_reconfig(struct mp_reader *r, struct msg_reconfig *ret);
 
 /* ---- servers at the manager ---- */
 
@@ -248,6 +280,52 @@ struct msg_commit {
 };
 void msg_put_commit(struct buf *b, const struct msg_commit *c);
 void msg_get_commit(struct mp_reader *r, struct msg_commit *ret);
+
+/* ---- catch-up (R17) and promotion (R8) ---- */
+
+/* A learner says what it holds. */
+struct msg_catchup_ask {
+    uint16_t partition;
+    uint32_t view;
+    struct name base;    /* everything up to it is here */
+    struct name applied; /* highest that was applied */
+};
+void msg_put_catchup_ask(struct buf *b, const struct msg_catchup_ask *m);
+void msg_get_catchup_ask(struct mp_reader *r, struct msg_catchup_ask *ret);
+
+enum catchup_part { CATCHUP_START = 1, CATCHUP_RECORDS, CATCHUP_END, _CATCHUP_PART_MAX };
+/* Of one message: a chunk and the record that went over its end, or a start with its sessions. */
+#define CATCHUP_BYTES_MAX (ENTRY_BYTES_MAX + (4u << 20))
+struct msg_catchup {
+    uint16_t partition;
+    uint32_t view;
+    uint64_t number; /* 0: the start */
+    uint8_t part;    /* enum catchup_part */
+    const uint8_t *data;
+    size_t bytes;
+};
+void msg_put_catchup(struct buf *b, const struct msg_catchup *m);
+void msg_get_catchup(struct mp_reader *r, struct msg_catchup *ret);
+
+/* A learner is complete. */
+struct msg_learned {
+    uint16_t partition;
+    uint32_t view;
+    uint64_t commit_seq;
+    uint64_t digest; /* at that commit */
+};
+void msg_put_learned(struct buf *b, const struct msg_learned *m);
+void msg_get_learned(struct mp_reader *r, struct msg_learned *ret);
+
+/* ---- leases (R10) ---- */
+
+struct msg_lease {
+    uint16_t partition;
+    uint32_t view;
+    uint64_t time_usec; /* asked: partition time of the primary (R13); granted: 0 */
+};
+void msg_put_lease(struct buf *b, const struct msg_lease *m);
+void msg_get_lease(struct mp_reader *r, struct msg_lease *ret);
 
 /* ---- looking at one replica ---- */
 

@@ -26,6 +26,11 @@ union any {
     struct msg_prepare prepare;
     struct msg_commit commit;
     struct msg_peek peek;
+    struct msg_reconfig reconfig;
+    struct msg_catchup_ask ask;
+    struct msg_catchup catchup;
+    struct msg_learned learned;
+    struct msg_lease lease;
 };
 
 static void get_op(struct mp_reader *r, struct op *ret)
@@ -62,8 +67,13 @@ static void get_hello(struct mp_reader *r, struct msg_hello *ret)
     X(7, result, msg_get_result, msg_put_result)                                                   \
     X(8, prepare, msg_get_prepare, msg_put_prepare)                                                \
     X(9, commit, msg_get_commit, msg_put_commit)                                                   \
-    X(10, peek, msg_get_peek, msg_put_peek)
-#define MESSAGES_MAX 11
+    X(10, peek, msg_get_peek, msg_put_peek)                                                        \
+    X(11, reconfig, msg_get_reconfig, msg_put_reconfig)                                            \
+    X(12, ask, msg_get_catchup_ask, msg_put_catchup_ask)                                           \
+    X(13, catchup, msg_get_catchup, msg_put_catchup)                                               \
+    X(14, learned, msg_get_learned, msg_put_learned)                                               \
+    X(15, lease, msg_get_lease, msg_put_lease)
+#define MESSAGES_MAX 16
 
 static void get(uint8_t what, struct mp_reader *r, union any *ret)
 {

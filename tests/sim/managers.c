@@ -266,9 +266,9 @@ void managers_receive(struct sim *s, struct link *l, unsigned side, struct messa
         e.kind = MANAGER_REGISTER;
         e.registration = m->registration;
         break;
-    case MESSAGE_ACCUSE:
-        e.kind = MANAGER_ACCUSE;
-        e.note = m->note;
+    case MESSAGE_RECONFIG:
+        e.kind = MANAGER_RECONFIG;
+        e.reconfig = m->reconfig;
         break;
     case MESSAGE_SEALED:
         e.kind = MANAGER_SEALED;

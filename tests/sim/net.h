@@ -32,7 +32,7 @@ enum message_kind {
     MESSAGE_REGISTER,
     MESSAGE_REGISTERED, /* registered, rows in bytes */
     MESSAGE_REFUSED,    /* text in bytes */
-    MESSAGE_ACCUSE,
+    MESSAGE_RECONFIG,
     MESSAGE_SEALED,
     MESSAGE_VIEW,
     MESSAGE_SEAL,
@@ -52,6 +52,7 @@ struct message {
         struct msg_registered registered;
         struct msg_at note;
         struct msg_sealed sealed;
+        struct msg_reconfig reconfig;
         struct view_row row;
         uint64_t session;
     };

@@ -225,8 +225,8 @@ static void act_manager(struct sim *s, struct shard_process *sp, const struct ac
     } else if (s->o->plant == PLANT_NEVER_ACCUSE) {
         return;
     } else {
-        m = message_new(MESSAGE_ACCUSE, 0);
-        m->note = a->note;
+        m = message_new(MESSAGE_RECONFIG, 0);
+        m->reconfig = a->reconfig;
     }
     to_manager(s, sp->server, m);
 }
@@ -347,7 +347,7 @@ static void act(struct sim *s, struct shard_process *sp, const struct action *a)
         send_result(s, a);
         return;
     case ACTION_SEALED:
-    case ACTION_ACCUSE:
+    case ACTION_RECONFIG:
         act_manager(s, sp, a);
         return;
     case ACTION_COMPACTED:

@@ -65,9 +65,9 @@ void manager_link_sealed(void *ctx, const struct msg_sealed *sealed, size_t n)
     (void) n;
 }
 
-void manager_link_accuse(void *ctx, const struct msg_at *at, size_t n)
+void manager_link_reconfig(void *ctx, const struct msg_reconfig *asked, size_t n)
 {
     (void) ctx;
-    (void) at;
+    (void) asked;
     (void) n;
 }

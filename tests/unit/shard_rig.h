@@ -69,7 +69,7 @@ struct rig_node {
     size_t n_reads;
     unsigned damaged;
     unsigned accuses;
-    struct msg_at accused;
+    struct msg_reconfig accused;
     unsigned lacking;
     unsigned seals;
     struct msg_sealed sealed;
@@ -196,8 +196,8 @@ static inline void rig_act(struct rig_node *n, const struct action *a)
         n->sealed = a->sealed;
         n->seals++;
         return;
-    case ACTION_ACCUSE:
-        n->accused = a->note;
+    case ACTION_RECONFIG:
+        n->accused = a->reconfig;
         n->accuses++;
         return;
     case ACTION_READ:

@@ -221,9 +221,10 @@ static void gone(struct rig *g, uint64_t conn)
 
 static void accuse(struct rig *g, uint64_t conn, uint16_t partition, uint32_t view)
 {
-    step(g, &(struct manager_event){ .kind = MANAGER_ACCUSE,
-                                     .conn = conn,
-                                     .note = { .partition = partition, .view = view } });
+    step(g, &(struct manager_event){
+                .kind = MANAGER_RECONFIG,
+                .conn = conn,
+                .reconfig = { .partition = partition, .view = view, .kind = RECONFIG_RENEW } });
 }
 
 static void sealed(struct rig *g, uint64_t conn, uint16_t partition, uint32_t view,

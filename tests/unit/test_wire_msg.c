@@ -25,6 +25,11 @@ union any {
     struct msg_prepare prepare;
     struct msg_commit commit;
     struct msg_peek peek;
+    struct msg_reconfig reconfig;
+    struct msg_catchup_ask ask;
+    struct msg_catchup catchup;
+    struct msg_learned learned;
+    struct msg_lease lease;
 };
 
 /* One writer and reader, as functions of any message. */
@@ -60,6 +65,11 @@ KIND(result, msg_put_result, msg_get_result)
 KIND(prepare, msg_put_prepare, msg_get_prepare)
 KIND(commit, msg_put_commit, msg_get_commit)
 KIND(peek, msg_put_peek, msg_get_peek)
+KIND(reconfig, msg_put_reconfig, msg_get_reconfig)
+KIND(ask, msg_put_catchup_ask, msg_get_catchup_ask)
+KIND(catchup, msg_put_catchup, msg_get_catchup)
+KIND(learned, msg_put_learned, msg_get_learned)
+KIND(lease, msg_put_lease, msg_get_lease)
 
 #define KEY   ((const uint8_t *) "key")
 #define VALUE ((const uint8_t *) "value")
@@ -94,10 +104,24 @@ static const struct {
     { &hello_kind, { .hello = { .role = 0 } } },
     { &at_kind, { .at = { PARTITIONS_MAX - 1, UINT32_MAX, UINT64_MAX } } },
     { &at_kind, { .at = { 0 } } },
-    { &row_kind, { .row = { 7, 0, 1, { 0 }, 5 } } },
-    { &row_kind, { .row = { 7, 3, 9, { 3, 1, 2 }, UINT64_MAX } } },
-    { &row_kind, { .row = { 7, 7, UINT32_MAX, { 1, 2, 3, 4, 5, 6, UINT32_MAX }, 0 } } },
-    { &sealed_kind, { .sealed = { 7, 3, { UINT64_MAX, UINT32_MAX }, UINT64_MAX } } },
+    { &row_kind, { .row = { 7, 0, 0, 1, { 0 }, { 0 }, 5 } } },
+    { &row_kind, { .row = { 7, 3, 2, 9, { 3, 1, 2 }, { 8, 4 }, UINT64_MAX } } },
+    { &row_kind,
+      { .row = { 7,
+                 7,
+                 7,
+                 UINT32_MAX,
+                 { 1, 2, 3, 4, 5, 6, UINT32_MAX },
+                 { 7, 8, 9, 10, 11, 12, UINT32_MAX },
+                 0 } } },
+    { &sealed_kind,
+      { .sealed = { 7, 3, { UINT64_MAX, UINT32_MAX }, UINT64_MAX, { 5, 4 }, true } } },
+    { &reconfig_kind, { .reconfig = { 7, 3, RECONFIG_PROMOTE, UINT32_MAX, UINT64_MAX } } },
+    { &ask_kind, { .ask = { 7, UINT32_MAX, { 5, 4 }, { UINT64_MAX, UINT32_MAX } } } },
+    { &catchup_kind, { .catchup = { 7, 3, UINT64_MAX, CATCHUP_RECORDS, VALUE, 5 } } },
+    { &catchup_kind, { .catchup = { 7, 3, 9, CATCHUP_END, VALUE, 0 } } },
+    { &learned_kind, { .learned = { 7, UINT32_MAX, UINT64_MAX, UINT64_MAX } } },
+    { &lease_kind, { .lease = { 7, UINT32_MAX, UINT64_MAX } } },
     { &registration_kind, REGISTRATION(SHARDS_MAX, "name", "host:19800") },
     { &registered_kind, { .registered = { { 9 }, UINT32_MAX, PARTITIONS_MAX } } },
     { &op_kind, { .op = { .id = UINT64_MAX, .code = OP_GET, .key_len = 3, .key = KEY } } },
@@ -339,6 +363,7 @@ static void test_row_members(void **state)
         msg_get_view_row(&r, &row);
         assert_int_equal(r.failed, n > REPLICAS_MAX);
         assert_true(row.n_members <= REPLICAS_MAX);
+        assert_int_equal(row.n_learners, 0); /* rows of the first version have none */
     }
 }
 
