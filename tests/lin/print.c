@@ -30,6 +30,7 @@ static const char *const results[] = {
     [RESULT_UNKNOWN] = "UNKNOWN",
     [RESULT_REFUSED] = "REFUSED",
     [RESULT_NO_SPACE] = "NO_SPACE",
+    [RESULT_DAMAGED] = "DAMAGED",
 };
 
 static const char *word(const char *const *words, size_t n, uint8_t i)
