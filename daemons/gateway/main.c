@@ -24,6 +24,7 @@ int main(int argc, char **argv)
     }
     log_init(gateway_program.name);
     log_set_level((enum log_level) settings.log_level);
+    daemon_set_source(settings.source);
     r = gateway_run(&settings, &error);
     if (r < 0) {
         log_error("%s", error.text);

@@ -1,6 +1,7 @@
 #include "settings.h"
 
 #include "base/cleanup.h"
+#include "io/addr.h"
 #include "io/log.h"
 
 #include <stddef.h>
@@ -12,6 +13,8 @@ static const struct conf_option options[] = {
       .help = "addresses for memcached clients, unless systemd hands sockets over" },
     { "manager", CONF_LIST, offsetof(struct settings, manager), .default_value = "127.0.0.1:19700",
       .help = "addresses of the managers" },
+    { "source-address", CONF_STRING, offsetof(struct settings, source), .check = addr_check_ip,
+      .help = "address that connections to others come from; default: the kernel chooses" },
     { "threads", CONF_UINT, offsetof(struct settings, threads), .min = 1, .max = THREADS_MAX,
       .default_value = "auto", .word = "auto", .word_value = 0,
       .help = "threads that serve clients; auto: one per processor, at most 4" },

@@ -13,6 +13,7 @@ static int run(struct settings *settings)
     int code;
 
     log_set_level((enum log_level) settings->log_level);
+    daemon_set_source(settings->source);
     if (host_new(settings, &host) < 0) {
         return EXIT_FAILURE;
     }

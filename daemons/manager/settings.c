@@ -1,6 +1,7 @@
 #include "settings.h"
 
 #include "core/cluster.h"
+#include "io/addr.h"
 #include "io/log.h"
 
 static bool check_partitions(const void *target, struct io_error *error)
@@ -21,6 +22,11 @@ static const struct conf_option settings_options[] = {
       .offset = offsetof(struct settings, listen),
       .default_value = "127.0.0.1:19700",
       .help = "addresses to listen on, with port" },
+    { .key = "source-address",
+      .type = CONF_STRING,
+      .offset = offsetof(struct settings, source),
+      .help = "address that connections to others come from; default: the kernel chooses",
+      .check = addr_check_ip },
     { .key = "data-dir",
       .type = CONF_STRING,
       .offset = offsetof(struct settings, data_dir),

@@ -7,6 +7,7 @@
 
 struct settings {
     struct conf_list listen;
+    char *source; /* NULL: the kernel chooses */
     char *data_dir;
     uint64_t partitions;
     uint64_t replicas;

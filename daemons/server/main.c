@@ -27,6 +27,7 @@ int main(int argc, char **argv)
     } else if (r == CONF_RUN) {
         log_init(settings_program.name);
         log_set_level((enum log_level) settings.log_level);
+        daemon_set_source(settings.source);
         code = server_run(&settings);
         log_exit();
     }

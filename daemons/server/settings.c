@@ -1,5 +1,6 @@
 #include "settings.h"
 
+#include "io/addr.h"
 #include "io/log.h"
 #include "io/readers.h"
 #include "wire/msg.h"
@@ -16,6 +17,8 @@ static const struct conf_option options[] = {
       .help = "addresses for gateways and other servers; without a cluster key loopback only" },
     { OPTION("advertise", CONF_STRING, advertise), .max = ADDRESS_BYTES_MAX - 1,
       .help = "address that others should connect to; default: the first of listen" },
+    { OPTION("source-address", CONF_STRING, source), .check = addr_check_ip,
+      .help = "address that connections to others come from; default: the kernel chooses" },
     { OPTION("manager", CONF_LIST, manager), .default_value = "127.0.0.1:19700",
       .help = "addresses of the managers" },
     { OPTION("data-dir", CONF_STRING, data_dir), .min = 1,

@@ -9,6 +9,7 @@
 struct settings {
     struct conf_list listen;
     char *advertise; /* NULL: the first address listened on */
+    char *source;    /* NULL: the kernel chooses */
     struct conf_list manager;
     char *data_dir;
     char *name; /* NULL: the host's name */

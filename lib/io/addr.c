@@ -209,6 +209,30 @@ int addr_parse_numeric(const char *text, uint16_t default_port, struct addr *ret
     return 0;
 }
 
+int addr_parse_ip(const char *text, struct addr *ret_addr, struct io_error *error)
+{
+    struct in6_addr ip6;
+    struct in_addr ip4;
+
+    if (inet_pton(AF_INET, text, &ip4) == 1) {
+        *ret_addr = addr_of_in(ntohl(ip4.s_addr), 0);
+    } else if (inet_pton(AF_INET6, text, &ip6) == 1) {
+        *ret_addr = addr_of_in6(&ip6, 0);
+    } else {
+        return io_error_set(error, -EINVAL,
+                            "'%s' is no IP address; allowed are addresses in numbers, without port",
+                            text);
+    }
+    return 0;
+}
+
+bool addr_check_ip(const void *target, struct io_error *error)
+{
+    struct addr addr;
+
+    return addr_parse_ip(*(char *const *) target, &addr, error) == 0;
+}
+
 const char *addr_format(const struct addr *addr, char out[static ADDR_TEXT_BYTES])
 {
     char ip[INET6_ADDRSTRLEN] = "";

@@ -35,6 +35,11 @@ int addr_parse(const char *text, uint16_t default_port, struct addr *ret_addrs, 
 int addr_parse_numeric(const char *text, uint16_t default_port, struct addr *ret_addr,
                        struct io_error *error);
 
+/* An IP address alone: "192.0.2.1", "2001:db8::1". Its port is 0. 0 or -EINVAL with a sentence. */
+int addr_parse_ip(const char *text, struct addr *ret_addr, struct io_error *error);
+/* The same of the char * that `target` points to: the check of a setting (io/conf.h). */
+bool addr_check_ip(const void *target, struct io_error *error);
+
 /* "127.0.0.1:80", "[::1]:80", "/path", "unix" (no name). Returns out. */
 const char *addr_format(const struct addr *addr, char out[static ADDR_TEXT_BYTES]);
 

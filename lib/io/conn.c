@@ -38,6 +38,8 @@ struct conn_ref {
     void *ctx;
 };
 
+static struct addr source; /* of all connections of this process; its family 0: none */
+
 struct conn {
     struct loop *loop;
     int fd;
@@ -671,6 +673,24 @@ struct conn *conn_new(struct loop *loop, int fd, const struct conn_ops *ops, voi
     return conn;
 }
 
+void conn_set_source(const struct addr *addr)
+{
+    source = addr ? *addr : (struct addr){ 0 };
+}
+
+/* 0 or an errno. */
+static int conn_bind(int fd, const struct addr *peer)
+{
+    static const int on = 1;
+
+    if (source.sa.sa_family != peer->sa.sa_family) {
+        return 0;
+    }
+    /* The kernel chooses the port when it knows the peer: one port serves for many peers. */
+    (void) setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
+    return bind(fd, &source.sa, source.bytes) < 0 ? errno : 0;
+}
+
 int conn_connect(struct loop *loop, const struct addr *addr, const struct conn_ops *ops, void *ctx,
                  size_t out_bytes_max, struct conn **ret_conn)
 {
@@ -685,7 +705,9 @@ int conn_connect(struct loop *loop, const struct addr *addr, const struct conn_o
     conn = conn_make(loop, fd, ops, ctx, out_bytes_max);
     conn->state = CONN_CONNECTING;
     addr_format(addr, conn->peer_name);
-    if (connect(fd, &addr->sa, addr->bytes) < 0 && errno != EINPROGRESS) {
+    conn->connect_error = conn_bind(fd, addr);
+    if (conn->connect_error == 0 && connect(fd, &addr->sa, addr->bytes) < 0 &&
+        errno != EINPROGRESS) {
         conn->connect_error = errno;
     }
     event_add(&conn->write_event, &tv);

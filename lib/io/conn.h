@@ -53,6 +53,10 @@ struct conn_ops {
 struct conn *conn_new(struct loop *loop, int fd, const struct conn_ops *ops, void *ctx,
                       size_t out_bytes_max);
 
+/* The address that all connections made by conn_connect to peers of its family come from; NULL, and
+ * until then: the kernel chooses. Before there are threads. */
+void conn_set_source(const struct addr *source);
+
 /* Begins to connect. The outcome comes by on_connected or on_closed, never within this call. Bytes
  * may be appended to conn_out at once. Returns -errno only when no socket could be made. */
 int conn_connect(struct loop *loop, const struct addr *addr, const struct conn_ops *ops, void *ctx,

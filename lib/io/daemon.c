@@ -3,9 +3,12 @@
 
 #include "io/conf.h"
 
+#include "base/assert.h"
 #include "base/cleanup.h"
 #include "base/mem.h"
+#include "io/addr.h"
 #include "io/clock.h"
+#include "io/conn.h"
 #include "io/log.h"
 #include "io/loop.h"
 
@@ -52,6 +55,18 @@ void daemon_prepare(void)
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
         limit.rlim_cur = limit.rlim_max;
         (void) setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+void daemon_set_source(const char *text)
+{
+    struct io_error error;
+    struct addr source;
+
+    if (text) {
+        int r = addr_parse_ip(text, &source, &error);
+        kumo_assert(r == 0);
+        conn_set_source(&source);
     }
 }
 

@@ -25,6 +25,10 @@ struct daemon_ops {
  * limit, umask at least 0027. */
 void daemon_prepare(void);
 
+/* The setting "source-address", which addr_check_ip has accepted: where the connections of this
+ * process come from. NULL: the kernel chooses. Before there are threads. */
+void daemon_set_source(const char *text);
+
 /* Signals and watchdog on the main loop. -errno. */
 int daemon_new(struct loop *loop, const struct daemon_ops *ops, void *ctx,
                struct daemon **ret_daemon);

@@ -566,6 +566,33 @@ static void test_connect(void **state)
     owner_close(&o);
 }
 
+static void test_connect_from_a_source(void **state)
+{
+    struct addr addr;
+    struct addr from;
+    int fd = listen_somewhere(&addr);
+    struct owner o;
+
+    (void) state;
+    assert_int_equal(addr_parse_ip("127.1.2.3", &from, NULL), 0);
+    conn_set_source(&from);
+    owner_connect(&o, &addr);
+    o.peer = accept(fd, NULL, NULL);
+    TURN_UNTIL(&o, o.connecteds == 1);
+    assert_int_equal(addr_of_peer(o.peer, &from), 0);
+    assert_int_equal(ntohl(from.in.sin_addr.s_addr), 0x7f010203);
+    owner_close(&o);
+
+    assert_int_equal(addr_parse_ip("192.0.2.1", &from, NULL), 0); /* nobody has this address */
+    conn_set_source(&from);
+    owner_connect(&o, &addr);
+    TURN_UNTIL(&o, o.closeds == 1);
+    assert_int_equal(o.error, -EADDRNOTAVAIL);
+    conn_set_source(NULL);
+    close(fd);
+    owner_close(&o);
+}
+
 static void test_connect_refused(void **state)
 {
     struct addr addr;
@@ -644,6 +671,7 @@ int main(void)
         cmocka_unit_test(test_one_write_per_turn),
         cmocka_unit_test(test_references),
         cmocka_unit_test(test_connect),
+        cmocka_unit_test(test_connect_from_a_source),
         cmocka_unit_test(test_connect_refused),
         cmocka_unit_test(test_connect_unix_missing),
         cmocka_unit_test(test_detach),

@@ -157,6 +157,24 @@ static void test_bad_addresses(void **state)
     assert_int_equal(addr_parse(path, 0, &addr, 1, &error), -EINVAL);
 }
 
+static void test_ip_alone(void **state)
+{
+    static const char *const bad[] = { "", "127.0.0.1:1", "[::1]", "localhost", "*", "/a" };
+    struct io_error error;
+    struct addr addr;
+    char name[ADDR_TEXT_BYTES];
+
+    (void) state;
+    assert_int_equal(addr_parse_ip("192.0.2.1", &addr, &error), 0);
+    assert_string_equal(addr_format(&addr, name), "192.0.2.1:0");
+    assert_int_equal(addr_parse_ip("2001:db8::1", &addr, &error), 0);
+    assert_string_equal(addr_format(&addr, name), "[2001:db8::1]:0");
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        assert_false(addr_check_ip(&bad[i], &error));
+        assert_non_null(strstr(error.text, "allowed are"));
+    }
+}
+
 static void test_addr_equal(void **state)
 {
     static const char *const texts[] = { "127.0.0.1:1", "127.0.0.1:2", "127.0.0.2:1",
@@ -480,6 +498,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_addresses),
         cmocka_unit_test(test_bad_addresses),
+        cmocka_unit_test(test_ip_alone),
         cmocka_unit_test(test_addr_equal),
         cmocka_unit_test(test_accept),
         cmocka_unit_test(test_localhost_opens_both),
