@@ -45,7 +45,7 @@ static struct name get_name(struct mp_reader *r)
 
 void msg_put_hello(struct buf *b, const struct msg_hello *h)
 {
-    mp_put_array(b, 9);
+    mp_put_array(b, 10);
     mp_put_uint(b, h->protocol_min);
     mp_put_uint(b, h->protocol_max);
     mp_put_uint(b, h->role);
@@ -55,6 +55,7 @@ void msg_put_hello(struct buf *b, const struct msg_hello *h)
     mp_put_uint(b, h->shard);
     mp_put_uint(b, h->shards);
     mp_put_uint(b, h->clock_usec);
+    mp_put_uint(b, h->lane);
 }
 
 void msg_get_hello(struct mp_reader *r, struct msg_hello *ret)
@@ -70,6 +71,11 @@ void msg_get_hello(struct mp_reader *r, struct msg_hello *ret)
     ret->shard = get_u32(r);
     ret->shards = (uint32_t) mp_get_uint_max(r, SHARDS_MAX);
     ret->clock_usec = mp_get_uint(r);
+    ret->lane = LANE_DATA;
+    if (left > 0) {
+        ret->lane = (uint8_t) mp_get_uint_max(r, _LANE_MAX - 1);
+        left--;
+    }
     array_end(r, left);
 }
 

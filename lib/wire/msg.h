@@ -98,8 +98,12 @@ struct msg_hello {
     uint32_t shard;                 /* which shard is wanted; SHARD_NONE: none */
     uint32_t shards;                /* how many this server has; 0 for others */
     uint64_t clock_usec;            /* CLOCK_REALTIME, for R13 */
+    uint8_t
+        lane; /* enum msg_lane, between servers; appended later: LANE_DATA when it isn't there */
 };
 #define SHARD_NONE UINT32_MAX
+/* What a connection between two shards carries: leases never wait behind large prepares (R10). */
+enum msg_lane { LANE_DATA, LANE_LEASES, _LANE_MAX };
 void msg_put_hello(struct buf *b, const struct msg_hello *h);
 void msg_get_hello(struct mp_reader *r, struct msg_hello *ret);
 

@@ -100,7 +100,8 @@ static const struct {
                    UINT64_MAX,
                    SHARD_NONE,
                    SHARDS_MAX,
-                   UINT64_MAX } } },
+                   UINT64_MAX,
+                   LANE_LEASES } } },
     { &hello_kind, { .hello = { .role = 0 } } },
     { &at_kind, { .at = { PARTITIONS_MAX - 1, UINT32_MAX, UINT64_MAX } } },
     { &at_kind, { .at = { 0 } } },
@@ -288,6 +289,7 @@ static void test_refused(void **state)
         { &at_kind, { .at = { .partition = PARTITIONS_MAX } } },
         { &hello_kind, { .hello = { .role = _ROLE_MAX } } },
         { &hello_kind, { .hello = { .shards = SHARDS_MAX + 1 } } },
+        { &hello_kind, { .hello = { .lane = _LANE_MAX } } },
         { &registration_kind, REGISTRATION(0, "name", "a:1") },
         { &registration_kind, REGISTRATION(SHARDS_MAX + 1, "name", "a:1") },
         { &registration_kind, REGISTRATION(4, "", "a:1") },
@@ -322,6 +324,25 @@ static void test_refused(void **state)
             fail_msg("case %zu was accepted", i);
         }
     }
+}
+
+/* A hello of a release that knew no lanes is one for data. */
+static void test_hello_without_lane(void **state)
+{
+    _cleanup_(buf_free) struct buf b = { 0 };
+    struct msg_hello h = { .role = ROLE_SERVER, .lane = LANE_LEASES };
+    struct msg_hello back;
+    struct mp_reader r;
+
+    (void) state;
+    msg_put_hello(&b, &h);
+    b.data[0]--;
+    b.end--;
+    r = mp_reader_of(b.data, buf_len(&b));
+    msg_get_hello(&r, &back);
+    assert_false(r.failed);
+    assert_ptr_equal(r.p, r.end);
+    assert_int_equal(back.lane, LANE_DATA);
 }
 
 /* Keys and values up to their limits, and one byte more. */
@@ -370,9 +391,10 @@ static void test_row_members(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trips), cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_wrong_items), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_op_limits),   cmocka_unit_test(test_row_members),
+        cmocka_unit_test(test_round_trips),        cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_wrong_items),        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_op_limits),          cmocka_unit_test(test_row_members),
+        cmocka_unit_test(test_hello_without_lane),
     };
 
     return cmocka_run_group_tests_name("wire_msg", tests, NULL, NULL);
