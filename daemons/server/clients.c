@@ -1,5 +1,6 @@
 /* Accepted connections of a shard: operations in, results out; prepares and acks of other servers
  * in. */
+#include "base/cleanup.h"
 #include "base/mem.h"
 #include "io/clock.h"
 #include "io/log.h"
@@ -66,7 +67,7 @@ void clients_result(struct shard_thread *t, const struct action *a)
         list_push_back(&t->dirty_clients, &c->dirty);
     }
     if (buf_len(&c->results.items) >= GATHER_BYTES_MAX) {
-        gather_send(&c->results, c->rpc, MSG_RESULTS, NULL);
+        gather_send(t, &c->results, c->rpc, MSG_RESULTS, HEAD_NONE);
     }
 }
 
@@ -87,6 +88,26 @@ void clients_peek(struct shard_thread *t, const struct action *a)
     }
 }
 
+/* Over the connection that asked: a grant belongs to one pair of processes (R10). */
+void clients_grants(struct shard_thread *t, const struct action *a)
+{
+    struct buf *b;
+
+    if (!t->granting || t->granting->server != a->server || rpc_out_full(t->granting->rpc)) {
+        return; /* who asked is gone, or does not read: it asks again */
+    }
+    b = rpc_begin_notify(t->granting->rpc, MSG_GRANTS);
+    mp_put_array(b, 4);
+    mp_put_uint(b, clock_real_usec());
+    mp_put_uint(b, t->space);
+    mp_put_uint(b, a->leases.sent_usec);
+    mp_put_array(b, (uint32_t) a->leases.n);
+    for (size_t i = 0; i < a->leases.n; i++) {
+        msg_put_lease(b, &a->leases.v[i]);
+    }
+    (void) rpc_end(t->granting->rpc);
+}
+
 void clients_flush(struct shard_thread *t)
 {
     LIST_FOR_EACH_SAFE(i, &t->dirty_clients)
@@ -94,7 +115,7 @@ void clients_flush(struct shard_thread *t)
         struct client *c = LIST_ENTRY(i, struct client, dirty);
         list_remove(i);
         if (c->results.n > 0) {
-            gather_send(&c->results, c->rpc, MSG_RESULTS, NULL);
+            gather_send(t, &c->results, c->rpc, MSG_RESULTS, HEAD_NONE);
         }
         if (!c->paused && rpc_out_full(c->rpc)) {
             c->paused = true;
@@ -169,11 +190,34 @@ static bool on_ops(struct client *c, struct mp_reader *r)
 
 /* ---- replication ---- */
 
-static void step_clock(struct client *c, uint64_t clock_usec, uint8_t space)
+/* The messages of other servers, by method. */
+static const struct replication {
+    uint32_t method;
+    enum msg_lane lane;
+    enum shard_event_kind kind;
+    enum gather_head head;
+} replications[] = {
+    { MSG_PREPARES, LANE_DATA, SHARD_PREPARE, HEAD_NONE },
+    { MSG_ACKS, LANE_DATA, SHARD_ACK, HEAD_CLOCK },
+    { MSG_RESEND, LANE_DATA, SHARD_RESEND, HEAD_NONE },
+    { MSG_COMMITS, LANE_DATA, SHARD_COMMIT, HEAD_CLOCK },
+    { MSG_CATCHUP_ASK, LANE_DATA, SHARD_CATCHUP_ASK, HEAD_NONE },
+    { MSG_CATCHUP, LANE_DATA, SHARD_CATCHUP, HEAD_NONE },
+    { MSG_CATCHUP_ACK, LANE_DATA, SHARD_CATCHUP_ACK, HEAD_NONE },
+    { MSG_LEARNED, LANE_DATA, SHARD_LEARNED, HEAD_NONE },
+    { MSG_LEASES, LANE_LEASES, SHARD_LEASES, HEAD_LEASES },
+    { MSG_LEASES_BACK, LANE_LEASES, SHARD_LEASE_BACK, HEAD_NONE },
+};
+
+/* NULL: this connection carries no such message. */
+static const struct replication *replication_find(const struct client *c, uint32_t method)
 {
-    shard_thread_step(c->thread, &(struct shard_event){ .kind = SHARD_CLOCK,
-                                                        .from = c->server,
-                                                        .clock = { clock_usec, space } });
+    for (size_t i = 0; i < ARRAY_LEN(replications) && c->role == ROLE_SERVER; i++) {
+        if (replications[i].method == method && replications[i].lane == c->lane) {
+            return &replications[i];
+        }
+    }
+    return NULL;
 }
 
 /* One item of a replication message into the event. */
@@ -186,15 +230,21 @@ static void replication_item(struct mp_reader *r, struct shard_event *e)
     case SHARD_COMMIT:
         msg_get_commit(r, &e->commit);
         return;
+    case SHARD_CATCHUP_ASK:
+        msg_get_catchup_ask(r, &e->ask);
+        return;
+    case SHARD_LEARNED:
+        msg_get_learned(r, &e->learned);
+        return;
     default:
         msg_get_at(r, &e->note);
     }
 }
 
-static bool on_replication(struct client *c, enum shard_event_kind kind, bool clock,
-                           struct mp_reader *r)
+static bool on_items(struct client *c, const struct replication *kind, struct mp_reader *r)
 {
-    struct shard_event e = { .kind = kind, .from = c->server };
+    struct shard_event e = { .kind = kind->kind, .from = c->server, .incarnation = c->incarnation };
+    bool clock = kind->head == HEAD_CLOCK;
     uint32_t items = mp_get_array(r);
     uint32_t n;
 
@@ -202,7 +252,7 @@ static bool on_replication(struct client *c, enum shard_event_kind kind, bool cl
         uint64_t clock_usec = mp_get_uint(r);
         uint8_t space = (uint8_t) mp_get_uint_max(r, _SPACE_MAX - 1);
         if (!r->failed) {
-            step_clock(c, clock_usec, space);
+            shard_thread_clock(c->thread, c->server, clock_usec, space);
         }
     }
     n = mp_get_array(r);
@@ -215,26 +265,60 @@ static bool on_replication(struct client *c, enum shard_event_kind kind, bool cl
     return items >= (clock ? 3u : 1u) && !r->failed;
 }
 
+static bool on_leases(struct client *c, struct mp_reader *r)
+{
+    struct shard_thread *t = c->thread;
+    bool ok;
+
+    t->granting = c;
+    ok = shard_thread_leases(t, SHARD_LEASES, c->server, c->incarnation, r);
+    t->granting = NULL;
+    return ok;
+}
+
+/* One message each: it is large. */
+static bool on_catchup(struct client *c, struct mp_reader *r)
+{
+    struct shard_event e = { .kind = SHARD_CATCHUP,
+                             .from = c->server,
+                             .incarnation = c->incarnation };
+
+    msg_get_catchup(r, &e.catchup);
+    if (!r->failed) {
+        shard_thread_step(c->thread, &e);
+    }
+    return !r->failed;
+}
+
+static bool on_replication(struct client *c, uint32_t method, struct mp_reader *r)
+{
+    const struct replication *kind = replication_find(c, method);
+
+    if (!kind) {
+        return false;
+    }
+    switch (kind->kind) {
+    case SHARD_LEASES:
+        return on_leases(c, r);
+    case SHARD_CATCHUP:
+        return on_catchup(c, r);
+    default:
+        return on_items(c, kind, r);
+    }
+}
+
 /* ---- the connection ---- */
 
 static void on_notify(struct rpc *rpc, void *ctx, uint32_t method, struct mp_reader *params)
 {
     struct client *c = ctx;
-    bool ok = true;
+    bool ok;
 
     (void) rpc;
     if (method == MSG_OPS && c->role != ROLE_SERVER) {
         ok = on_ops(c, params);
-    } else if (c->role == ROLE_SERVER && method == MSG_PREPARES) {
-        ok = on_replication(c, SHARD_PREPARE, false, params);
-    } else if (c->role == ROLE_SERVER && method == MSG_ACKS) {
-        ok = on_replication(c, SHARD_ACK, true, params);
-    } else if (c->role == ROLE_SERVER && method == MSG_RESEND) {
-        ok = on_replication(c, SHARD_RESEND, false, params);
-    } else if (c->role == ROLE_SERVER && method == MSG_COMMITS) {
-        ok = on_replication(c, SHARD_COMMIT, true, params);
     } else {
-        ok = false;
+        ok = on_replication(c, method, params);
     }
     if (!ok) {
         client_malformed(c, method);
@@ -288,10 +372,12 @@ static enum rpc_verdict on_hello(struct rpc *rpc, void *ctx, struct mp_reader *p
     (void) rpc;
     msg_get_hello(params, &h); /* the main thread found it good */
     c->role = h.role;
+    c->lane = (enum msg_lane) h.lane;
     c->server = h.server;
-    shard_thread_hello(c->thread, h.shard, answer);
+    c->incarnation = h.incarnation;
+    shard_thread_hello(c->thread, h.shard, LANE_DATA, answer);
     if (c->role == ROLE_SERVER) {
-        step_clock(c, h.clock_usec, SPACE_ROOM);
+        shard_thread_clock(c->thread, c->server, h.clock_usec, SPACE_ROOM);
     }
     return RPC_HELLO_ACCEPT;
 }

@@ -1,6 +1,7 @@
 /* Outgoing connections to the shards of other servers: everything about a partition that goes to
  * another server goes over the one to its shard of that partition, so that the order per partition
- * holds. */
+ * holds; leases over a second one beside it, so that they wait behind nothing (R10). */
+#include "base/assert.h"
 #include "base/cleanup.h"
 #include "base/mem.h"
 #include "io/clock.h"
@@ -26,16 +27,14 @@ static void pack_hello(struct rpc *rpc, void *ctx, struct buf *out)
     const struct peer_link *l = ctx;
 
     (void) rpc;
-    shard_thread_hello(l->thread, l->shard, out);
+    shard_thread_hello(l->thread, l->shard, l->lane, out);
 }
 
 static int on_up(struct rpc *rpc, void *ctx, struct mp_reader *answer)
 {
     struct peer_link *l = ctx;
-    struct msg_hello h;
-
-    (void) rpc;
     const struct peer_address *a = address_find(l->thread, l->server);
+    struct msg_hello h;
 
     msg_get_hello(answer, &h);
     if (!answer->failed && a && h.shards != a->shards) {
@@ -46,11 +45,27 @@ static int on_up(struct rpc *rpc, void *ctx, struct mp_reader *answer)
                       rpc_peer_name(rpc));
         return -EPROTO;
     }
-    shard_thread_step(l->thread, &(struct shard_event){ .kind = SHARD_CLOCK,
-                                                        .from = l->server,
-                                                        .clock = { .usec = h.clock_usec } });
-    shard_thread_step(l->thread, &(struct shard_event){ .kind = SHARD_PEER_UP, .from = l->server });
+    l->incarnation = h.incarnation;
+    shard_thread_clock(l->thread, l->server, h.clock_usec, SPACE_ROOM);
+    if (l->lane == LANE_DATA) {
+        shard_thread_step(l->thread, &(struct shard_event){ .kind = SHARD_PEER_UP,
+                                                            .from = l->server,
+                                                            .incarnation = l->incarnation });
+    }
     return 0;
+}
+
+/* Grants come back over the connection that asked for leases; nothing else does. */
+static void on_notify(struct rpc *rpc, void *ctx, uint32_t method, struct mp_reader *params)
+{
+    struct peer_link *l = ctx;
+
+    if (method != MSG_GRANTS || l->lane != LANE_LEASES ||
+        !shard_thread_leases(l->thread, SHARD_GRANTS, l->server, l->incarnation, params)) {
+        log_ratelimit(LOG_LEVEL_WARNING, "closing %s: malformed message %u", rpc_peer_name(rpc),
+                      method);
+        rpc_link_next(l->link);
+    }
 }
 
 static void on_closed(struct rpc *rpc, void *ctx, int error, const char *why)
@@ -64,34 +79,35 @@ static void on_closed(struct rpc *rpc, void *ctx, int error, const char *why)
 static const struct rpc_ops peer_ops = {
     .pack_hello = pack_hello,
     .on_up = on_up,
+    .on_notify = on_notify,
     .on_closed = on_closed,
 };
 
 static struct peer_link *link_free(struct peer_link *l)
 {
     rpc_link_free(l->link);
-    buf_free(&l->prepares.items);
-    buf_free(&l->acks.items);
-    buf_free(&l->resends.items);
-    buf_free(&l->commits.items);
+    for (size_t i = 0; i < _GATHER_MAX; i++) {
+        buf_free(&l->gathers[i].items);
+    }
     free(l);
     return NULL;
 }
 
 static struct peer_link *link_new(struct shard_thread *t, const struct peer_address *a,
-                                  uint32_t shard)
+                                  uint32_t shard, enum msg_lane lane)
 {
     struct peer_link *l = mem_zalloc(1, sizeof(*l));
     struct rpc_config config = {
         .ops = &peer_ops,
         .ctx = l,
         .message_bytes_max = ENTRY_BYTES_MAX + 2 * GATHER_BYTES_MAX,
-        .out_bytes_max = PEER_OUT_BYTES_MAX,
+        .out_bytes_max = lane == LANE_DATA ? PEER_OUT_BYTES_MAX : LEASES_OUT_BYTES_MAX,
     };
 
     l->thread = t;
     l->server = a->server;
     l->shard = shard;
+    l->lane = lane;
     l->link = rpc_link_new(t->loop, &a->addr, 1, &config);
     mem_grow(&t->links, &t->cap_links, t->n_links + 1, sizeof(*t->links));
     t->links[t->n_links++] = l;
@@ -99,7 +115,8 @@ static struct peer_link *link_new(struct shard_thread *t, const struct peer_addr
 }
 
 /* The link for a partition to a server, made when first needed. NULL: its address isn't known. */
-static struct peer_link *link_for(struct shard_thread *t, uint32_t server, uint16_t partition)
+static struct peer_link *link_for(struct shard_thread *t, uint32_t server, uint16_t partition,
+                                  enum msg_lane lane)
 {
     const struct peer_address *a = address_find(t, server);
     uint32_t shard;
@@ -109,76 +126,160 @@ static struct peer_link *link_for(struct shard_thread *t, uint32_t server, uint1
     }
     shard = partition % a->shards;
     for (size_t i = 0; i < t->n_links; i++) {
-        if (t->links[i]->server == server && t->links[i]->shard == shard) {
-            return t->links[i];
+        struct peer_link *l = t->links[i];
+        if (l->server == server && l->shard == shard && l->lane == lane) {
+            return l;
         }
     }
-    return link_new(t, a, shard);
+    return link_new(t, a, shard, lane);
 }
 
-static bool gather_is_full(const struct gather *g)
+/* ---- sending ---- */
+
+static const struct {
+    uint32_t method;
+    enum gather_head head;
+} messages[] = {
+    [GATHER_PREPARES] = { MSG_PREPARES, HEAD_NONE },
+    [GATHER_ACKS] = { MSG_ACKS, HEAD_CLOCK },
+    [GATHER_RESENDS] = { MSG_RESEND, HEAD_NONE },
+    [GATHER_COMMITS] = { MSG_COMMITS, HEAD_CLOCK },
+    [GATHER_CATCHUP_ASKS] = { MSG_CATCHUP_ASK, HEAD_NONE },
+    [GATHER_CATCHUP_ACKS] = { MSG_CATCHUP_ACK, HEAD_NONE },
+    [GATHER_LEARNED] = { MSG_LEARNED, HEAD_NONE },
+    [GATHER_LEASES] = { MSG_LEASES, HEAD_LEASES },
+    [GATHER_LEASES_BACK] = { MSG_LEASES_BACK, HEAD_NONE },
+};
+
+/* Sends what was gathered; without connection it is dropped. */
+static void link_flush(struct peer_link *l, enum peer_gather kind)
 {
-    return buf_len(&g->items) >= GATHER_BYTES_MAX;
+    struct gather *g = &l->gathers[kind];
+    struct rpc *rpc = rpc_link_rpc(l->link);
+
+    if (g->n > 0 && rpc) {
+        gather_send(l->thread, g, rpc, messages[kind].method, messages[kind].head);
+    }
+    buf_clear(&g->items);
+    g->n = 0;
+}
+
+static struct buf *gather_begin(struct peer_link *l, enum peer_gather kind)
+{
+    l->gathered = true;
+    l->gathers[kind].n++;
+    return &l->gathers[kind].items;
+}
+
+/* In the order of the prepares; how much of it is under way is the machine's to limit. */
+static void catchup_send(struct peer_link *l, struct rpc *rpc, const struct msg_catchup *m)
+{
+    link_flush(l, GATHER_PREPARES);
+    msg_put_catchup(rpc_begin_notify(rpc, MSG_CATCHUP), m);
+    if (rpc_end(rpc) < 0) {
+        log_ratelimit(LOG_LEVEL_ERROR, "a part of a catch-up is too large for %s and was dropped",
+                      rpc_peer_name(rpc));
+    }
+}
+
+/* The other side may have another number of shards: each gets its own. */
+static void leases_put(struct shard_thread *t, const struct action *a)
+{
+    for (size_t i = 0; i < a->leases.n; i++) {
+        struct peer_link *l = link_for(t, a->server, a->leases.v[i].partition, LANE_LEASES);
+        struct rpc *rpc = l ? rpc_link_rpc(l->link) : NULL;
+        if (!rpc || rpc_out_full(rpc)) {
+            continue;
+        }
+        if (l->gathers[GATHER_LEASES].sent_usec != a->leases.sent_usec) {
+            link_flush(l, GATHER_LEASES);
+        }
+        l->gathers[GATHER_LEASES].sent_usec = a->leases.sent_usec;
+        msg_put_lease(gather_begin(l, GATHER_LEASES), &a->leases.v[i]);
+    }
+}
+
+static uint16_t partition_of(const struct action *a)
+{
+    switch (a->kind) {
+    case ACTION_PREPARE:
+        return a->prepare.partition;
+    case ACTION_COMMIT:
+        return a->commit.partition;
+    case ACTION_CATCHUP_ASK:
+        return a->ask.partition;
+    case ACTION_CATCHUP:
+        return a->catchup.partition;
+    case ACTION_LEARNED:
+        return a->learned.partition;
+    default:
+        return a->note.partition;
+    }
+}
+
+static void link_put(struct peer_link *l, const struct action *a)
+{
+    switch (a->kind) {
+    case ACTION_PREPARE:
+        msg_put_prepare(gather_begin(l, GATHER_PREPARES), &a->prepare);
+        if (buf_len(&l->gathers[GATHER_PREPARES].items) >= GATHER_BYTES_MAX) {
+            link_flush(l, GATHER_PREPARES);
+        }
+        return;
+    case ACTION_ACK:
+        msg_put_at(gather_begin(l, GATHER_ACKS), &a->note);
+        return;
+    case ACTION_RESEND:
+        msg_put_at(gather_begin(l, GATHER_RESENDS), &a->note);
+        return;
+    case ACTION_COMMIT:
+        msg_put_commit(gather_begin(l, GATHER_COMMITS), &a->commit);
+        return;
+    case ACTION_CATCHUP_ASK:
+        msg_put_catchup_ask(gather_begin(l, GATHER_CATCHUP_ASKS), &a->ask);
+        return;
+    case ACTION_CATCHUP_ACK:
+        msg_put_at(gather_begin(l, GATHER_CATCHUP_ACKS), &a->note);
+        return;
+    case ACTION_LEARNED:
+        msg_put_learned(gather_begin(l, GATHER_LEARNED), &a->learned);
+        return;
+    case ACTION_LEASE_BACK:
+        msg_put_at(gather_begin(l, GATHER_LEASES_BACK), &a->note);
+        return;
+    default:
+        kumo_unreachable();
+    }
 }
 
 /* What can't be sent is dropped: when the connection comes up, or progress stands still, the core
  * sends it again (SHARD_PEER_UP, SHARD_RESEND_USEC). */
 void peers_act(struct shard_thread *t, const struct action *a)
 {
-    uint16_t partition = a->kind == ACTION_PREPARE  ? a->prepare.partition
-                         : a->kind == ACTION_COMMIT ? a->commit.partition
-                                                    : a->note.partition;
-    struct peer_link *l = link_for(t, a->server, partition);
-    struct rpc *rpc = l ? rpc_link_rpc(l->link) : NULL;
+    enum msg_lane lane = a->kind == ACTION_LEASE_BACK ? LANE_LEASES : LANE_DATA;
+    struct peer_link *l;
+    struct rpc *rpc;
 
-    if (!rpc || rpc_out_full(rpc)) {
+    if (a->kind == ACTION_LEASES) {
+        leases_put(t, a);
         return;
     }
-    switch (a->kind) {
-    case ACTION_PREPARE:
-        msg_put_prepare(&l->prepares.items, &a->prepare);
-        l->prepares.n++;
-        if (gather_is_full(&l->prepares)) {
-            gather_send(&l->prepares, rpc, MSG_PREPARES, NULL);
-        }
-        return;
-    case ACTION_ACK:
-        msg_put_at(&l->acks.items, &a->note);
-        l->acks.n++;
-        return;
-    case ACTION_RESEND:
-        msg_put_at(&l->resends.items, &a->note);
-        l->resends.n++;
-        return;
-    default:
-        msg_put_commit(&l->commits.items, &a->commit);
-        l->commits.n++;
-    }
-}
-
-static void gather_flush(struct gather *g, struct rpc *rpc, uint32_t method,
-                         const struct shard_thread *clock_of)
-{
-    if (g->n == 0) {
-        return;
-    }
-    if (rpc) {
-        gather_send(g, rpc, method, clock_of);
-    } else {
-        buf_clear(&g->items);
-        g->n = 0;
+    l = link_for(t, a->server, partition_of(a), lane);
+    rpc = l ? rpc_link_rpc(l->link) : NULL;
+    if (rpc && a->kind == ACTION_CATCHUP) {
+        catchup_send(l, rpc, &a->catchup);
+    } else if (rpc && !rpc_out_full(rpc)) {
+        link_put(l, a);
     }
 }
 
 void peers_flush(struct shard_thread *t)
 {
     for (size_t i = 0; i < t->n_links; i++) {
-        struct peer_link *l = t->links[i];
-        struct rpc *rpc = rpc_link_rpc(l->link);
-        gather_flush(&l->prepares, rpc, MSG_PREPARES, NULL);
-        gather_flush(&l->acks, rpc, MSG_ACKS, t);
-        gather_flush(&l->resends, rpc, MSG_RESEND, NULL);
-        gather_flush(&l->commits, rpc, MSG_COMMITS, t);
+        for (enum peer_gather kind = 0; t->links[i]->gathered && kind < _GATHER_MAX; kind++) {
+            link_flush(t->links[i], kind);
+        }
+        t->links[i]->gathered = false;
     }
 }
 
@@ -186,9 +287,10 @@ void peers_flush(struct shard_thread *t)
 void peers_heartbeat(struct shard_thread *t)
 {
     for (size_t i = 0; i < t->n_links; i++) {
-        struct rpc *rpc = rpc_link_rpc(t->links[i]->link);
-        if (rpc && !rpc_out_full(rpc)) {
-            gather_send(&t->links[i]->commits, rpc, MSG_COMMITS, t);
+        struct peer_link *l = t->links[i];
+        struct rpc *rpc = rpc_link_rpc(l->link);
+        if (l->lane == LANE_DATA && rpc && !rpc_out_full(rpc)) {
+            gather_send(t, &l->gathers[GATHER_COMMITS], rpc, MSG_COMMITS, HEAD_CLOCK);
         }
     }
 }

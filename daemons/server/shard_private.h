@@ -14,18 +14,41 @@
 struct gather {
     struct buf items;
     uint32_t n;
+    uint64_t sent_usec; /* of leases */
 };
 
-/* An outgoing connection to the shard of another server that has the same partitions. */
+/* What goes before the items of a message. */
+enum gather_head {
+    HEAD_NONE,
+    HEAD_CLOCK,  /* this server's clock, and how much room its disk has */
+    HEAD_LEASES, /* the same, and when leases were asked for */
+};
+
+/* Messages to another server, in the order in which a turn's end sends them. */
+enum peer_gather {
+    GATHER_PREPARES,
+    GATHER_ACKS,
+    GATHER_RESENDS,
+    GATHER_COMMITS,
+    GATHER_CATCHUP_ASKS,
+    GATHER_CATCHUP_ACKS,
+    GATHER_LEARNED,
+    GATHER_LEASES,
+    GATHER_LEASES_BACK,
+    _GATHER_MAX,
+};
+
+/* An outgoing connection to the shard of another server that has the same partitions: one for each
+ * lane. */
 struct peer_link {
     struct shard_thread *thread;
     uint32_t server;
     uint32_t shard;
+    enum msg_lane lane;
+    uint64_t incarnation; /* of the process that answered the hello */
     struct rpc_link *link;
-    struct gather prepares;
-    struct gather acks;
-    struct gather resends;
-    struct gather commits;
+    bool gathered; /* something waits for the turn's end in: */
+    struct gather gathers[_GATHER_MAX];
 };
 
 /* An accepted connection: a gateway, another server, or kumoctl. */
@@ -36,9 +59,11 @@ struct client {
     struct rpc *rpc;
     uint64_t id;
     uint32_t role;
-    uint32_t server;  /* of a server */
-    uint64_t session; /* of a gateway's thread, 0: not known yet */
-    bool paused;      /* does not read its results */
+    enum msg_lane lane;   /* of a server… */
+    uint32_t server;      /* …its number… */
+    uint64_t incarnation; /* …and process */
+    uint64_t session;     /* of a gateway's thread, 0: not known yet */
+    bool paused;          /* does not read its results */
     struct gather results;
 };
 
@@ -81,6 +106,9 @@ struct shard_thread {
     struct map clients;
     struct list dirty_clients;
     uint64_t next_client;
+    struct client *granting;  /* it asked for leases in this step: grants go back to it */
+    struct msg_lease *leases; /* read from a message */
+    size_t cap_leases;
 
     struct peer_table *peers;
     struct peer_link **links;
@@ -102,11 +130,18 @@ struct shard_thread {
 
 /* One step of the machine, and what it wants done. */
 void shard_thread_step(struct shard_thread *t, const struct shard_event *e);
-/* Sends [items] as a notify and empties the gather; with `clock_of`: [clock, space, items]. */
-void gather_send(struct gather *g, struct rpc *rpc, uint32_t method,
-                 const struct shard_thread *clock_of);
+/* Sends [head…, [items]] as a notify and empties the gather. */
+void gather_send(const struct shard_thread *t, struct gather *g, struct rpc *rpc, uint32_t method,
+                 enum gather_head head);
 /* This server's hello. */
-void shard_thread_hello(const struct shard_thread *t, uint32_t shard, struct buf *out);
+void shard_thread_hello(const struct shard_thread *t, uint32_t shard, enum msg_lane lane,
+                        struct buf *out);
+/* Reads [clock, space, sent, [leases]], which MSG_LEASES and MSG_GRANTS are, and steps the machine.
+ * False: malformed. */
+bool shard_thread_leases(struct shard_thread *t, enum shard_event_kind kind, uint32_t from,
+                         uint64_t incarnation, struct mp_reader *r);
+/* What a message says of another server's clock and disk. */
+void shard_thread_clock(struct shard_thread *t, uint32_t from, uint64_t clock_usec, uint8_t space);
 
 /* ---- shard_mail.c ---- */
 /* Tells the main thread why the process has to stop, and does nothing any more. */
@@ -132,6 +167,7 @@ void shard_compact_done(struct shard_thread *t, const struct action *a);
 void clients_adopt(struct shard_thread *t, struct rpc_parcel *parcel);
 void clients_result(struct shard_thread *t, const struct action *a);
 void clients_peek(struct shard_thread *t, const struct action *a);
+void clients_grants(struct shard_thread *t, const struct action *a);
 void clients_flush(struct shard_thread *t);
 void clients_close(struct shard_thread *t);
 

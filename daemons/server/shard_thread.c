@@ -61,7 +61,16 @@ static void act(struct shard_thread *t, const struct action *a)
     case ACTION_ACK:
     case ACTION_RESEND:
     case ACTION_COMMIT:
+    case ACTION_LEASES:
+    case ACTION_LEASE_BACK:
+    case ACTION_CATCHUP_ASK:
+    case ACTION_CATCHUP:
+    case ACTION_CATCHUP_ACK:
+    case ACTION_LEARNED:
         peers_act(t, a);
+        return;
+    case ACTION_GRANTS:
+        clients_grants(t, a);
         return;
     case ACTION_RESULT:
         clients_result(t, a);
@@ -124,15 +133,19 @@ void shard_thread_step(struct shard_thread *t, const struct shard_event *e)
     }
 }
 
-void gather_send(struct gather *g, struct rpc *rpc, uint32_t method,
-                 const struct shard_thread *clock_of)
+void gather_send(const struct shard_thread *t, struct gather *g, struct rpc *rpc, uint32_t method,
+                 enum gather_head head)
 {
+    static const uint32_t items[] = { [HEAD_NONE] = 1, [HEAD_CLOCK] = 3, [HEAD_LEASES] = 4 };
     struct buf *b = rpc_begin_notify(rpc, method);
 
-    mp_put_array(b, clock_of ? 3 : 1);
-    if (clock_of) {
+    mp_put_array(b, items[head]);
+    if (head != HEAD_NONE) {
         mp_put_uint(b, clock_real_usec());
-        mp_put_uint(b, clock_of->space);
+        mp_put_uint(b, t->space);
+    }
+    if (head == HEAD_LEASES) {
+        mp_put_uint(b, g->sent_usec);
     }
     mp_put_array(b, g->n);
     buf_append(b, buf_head(&g->items), buf_len(&g->items));
@@ -145,7 +158,39 @@ void gather_send(struct gather *g, struct rpc *rpc, uint32_t method,
     g->n = 0;
 }
 
-void shard_thread_hello(const struct shard_thread *t, uint32_t shard, struct buf *out)
+void shard_thread_clock(struct shard_thread *t, uint32_t from, uint64_t clock_usec, uint8_t space)
+{
+    shard_thread_step(t, &(struct shard_event){
+                             .kind = SHARD_CLOCK, .from = from, .clock = { clock_usec, space } });
+}
+
+bool shard_thread_leases(struct shard_thread *t, enum shard_event_kind kind, uint32_t from,
+                         uint64_t incarnation, struct mp_reader *r)
+{
+    struct shard_event e = { .kind = kind, .from = from, .incarnation = incarnation };
+    uint32_t items = mp_get_array(r);
+    uint64_t clock_usec = mp_get_uint(r);
+    uint8_t space = (uint8_t) mp_get_uint_max(r, _SPACE_MAX - 1);
+
+    e.leases.sent_usec = mp_get_uint(r);
+    e.leases.n = mp_get_array(r);
+    if (items < 4 || r->failed || e.leases.n > PARTITIONS_MAX) {
+        return false;
+    }
+    mem_grow(&t->leases, &t->cap_leases, e.leases.n, sizeof(*t->leases));
+    for (size_t i = 0; i < e.leases.n; i++) {
+        msg_get_lease(r, &t->leases[i]);
+    }
+    e.leases.v = t->leases;
+    if (!r->failed) {
+        shard_thread_clock(t, from, clock_usec, space);
+        shard_thread_step(t, &e);
+    }
+    return !r->failed;
+}
+
+void shard_thread_hello(const struct shard_thread *t, uint32_t shard, enum msg_lane lane,
+                        struct buf *out)
 {
     struct msg_hello h = {
         .protocol_min = MSG_PROTOCOL_MIN,
@@ -156,6 +201,7 @@ void shard_thread_hello(const struct shard_thread *t, uint32_t shard, struct buf
         .shard = shard,
         .shards = t->o.shard.log.shards,
         .clock_usec = clock_real_usec(),
+        .lane = (uint8_t) lane,
     };
 
     memcpy(h.cluster_id, t->o.cluster_id, UUID_BYTES);
@@ -353,6 +399,7 @@ static void thread_free(struct shard_thread *t)
     map_free(&t->clients);
     free(t->peers);
     free(t->links);
+    free(t->leases);
     shard_mail_free(t);
     free(t->sealed);
     free(t->reconfigs);

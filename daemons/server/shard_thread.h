@@ -12,7 +12,8 @@
 
 #include <stdatomic.h>
 
-#define PEER_OUT_BYTES_MAX (128u << 20) /* queue to another server's shard */
+#define PEER_OUT_BYTES_MAX   (128u << 20) /* queue to another server's shard */
+#define LEASES_OUT_BYTES_MAX (4u << 20)   /* the same, of leases: then they are not asked for */
 #define GATEWAY_OUT_BYTES_MAX                                                                      \
     (64u << 20) /* results that a gateway does not read: then it is not read either */
 #define CONNS_MAX        65536      /* of one shard */
