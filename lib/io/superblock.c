@@ -16,6 +16,8 @@
 #define SUPERBLOCK_MAGIC      "KUMOSUP1"
 #define SUPERBLOCK_HEAD_BYTES 12   /* magic 8, crc 4; then one MessagePack array */
 #define SUPERBLOCK_BYTES      4096 /* always: a spare takes the next one without needing room */
+#define SUPERBLOCK_ITEMS      17
+#define SUPERBLOCK_ITEMS_MIN  12 /* of the first release */
 
 static int path_of(const char *dir, const char *name, char out[PATH_MAX])
 {
@@ -26,7 +28,7 @@ static void encode(struct buf *b, const struct superblock *s)
 {
     const struct incarnation *i = &s->incarnation;
 
-    mp_put_array(b, 12);
+    mp_put_array(b, SUPERBLOCK_ITEMS);
     mp_put_bin(b, s->server_id, UUID_BYTES);
     mp_put_bin(b, s->cluster_id, UUID_BYTES);
     mp_put_uint(b, s->server);
@@ -42,6 +44,11 @@ static void encode(struct buf *b, const struct superblock *s)
     for (uint32_t j = 0; j < i->n_priors; j++) {
         mp_put_uint(b, i->priors[j]);
     }
+    mp_put_bool(b, s->clean);
+    mp_put_bool(b, s->weak);
+    mp_put_bool(b, s->doubt);
+    mp_put_uint(b, s->distrust);
+    mp_put_uint(b, s->copies);
 }
 
 static int decode(const uint8_t *p, size_t bytes, struct superblock *ret)
@@ -49,8 +56,9 @@ static int decode(const uint8_t *p, size_t bytes, struct superblock *ret)
     struct mp_reader r = mp_reader_of(p, bytes);
     struct superblock s = { 0 };
     struct incarnation *i = &s.incarnation;
+    uint32_t items = mp_get_array(&r);
 
-    if (mp_get_array(&r) < 12) {
+    if (items < SUPERBLOCK_ITEMS_MIN) {
         return -EBADMSG;
     }
     mp_get_bin_exact(&r, s.server_id, UUID_BYTES);
@@ -70,6 +78,13 @@ static int decode(const uint8_t *p, size_t bytes, struct superblock *ret)
     }
     for (uint32_t j = 0; j < i->n_priors; j++) {
         i->priors[j] = mp_get_uint(&r);
+    }
+    if (items >= SUPERBLOCK_ITEMS) {
+        s.clean = mp_get_bool(&r);
+        s.weak = mp_get_bool(&r);
+        s.doubt = mp_get_bool(&r);
+        s.distrust = (enum superblock_distrust) mp_get_uint_max(&r, _DISTRUST_MAX - 1);
+        s.copies = (enum superblock_copies) mp_get_uint_max(&r, _COPIES_MAX - 1);
     }
     if (r.failed) {
         return -EBADMSG;

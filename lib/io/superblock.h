@@ -9,6 +9,23 @@
 
 #include <stdbool.h>
 
+/* Is the log believed? (R15) */
+enum superblock_distrust {
+    DISTRUST_NONE,
+    DISTRUST_ASIDE, /* no: a start sets it aside with the checkpoints, and begins with nothing */
+    DISTRUST_EMPTY, /* that was done; that every partition begins emptied is not yet in the log */
+    _DISTRUST_MAX,
+};
+
+/* As far as the manager said last: do all partitions, of which this server is a member, have other
+ * members? */
+enum superblock_copies {
+    COPIES_UNKNOWN,
+    COPIES_ONLY_HERE, /* not all */
+    COPIES_ELSEWHERE,
+    _COPIES_MAX,
+};
+
 struct superblock {
     uint8_t server_id[UUID_BYTES];  /* made at first start */
     uint8_t cluster_id[UUID_BYTES]; /* zeros until a manager accepted it */
@@ -18,6 +35,11 @@ struct superblock {
     uint64_t start;                 /* counts the starts */
     bool compacted;                 /* segments were removed: the log alone is not everything */
     uint32_t first_segment;         /* lowest segment number of this start */
+    bool clean;                     /* the last start ended in order: all of it is on the disk */
+    bool weak;                      /* the last start's sync mode was weaker than always (R7) */
+    bool doubt;                     /* answered writes may have been lost here (R7) */
+    enum superblock_distrust distrust;
+    enum superblock_copies copies;
 };
 
 /* -ENOENT: there is none; -EBADMSG, -EIO… with a sentence. */

@@ -1,5 +1,7 @@
 /* The server's files: superblock, segments, and the Tokyo Cabinet index. */
+#include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/crc32c.h"
 #include "base/rng.h"
 #include "core/index_map.h"
 #include "core/shard.h"
@@ -48,6 +50,11 @@ static const struct superblock a_superblock = {
                      .priors = { 5, 6 } },
     .start = 12,
     .first_segment = 99,
+    .clean = true,
+    .weak = true,
+    .doubt = true,
+    .distrust = DISTRUST_EMPTY,
+    .copies = COPIES_ELSEWHERE,
 };
 
 static void test_superblock_round_trip(void **state)
@@ -64,6 +71,37 @@ static void test_superblock_round_trip(void **state)
     assert_memory_equal(&s.incarnation, &a_superblock.incarnation, sizeof(s.incarnation));
     assert_int_equal(s.start, 12);
     assert_int_equal(s.first_segment, 99);
+    assert_true(s.clean && s.weak && s.doubt);
+    assert_int_equal(s.distrust, DISTRUST_EMPTY);
+    assert_int_equal(s.copies, COPIES_ELSEWHERE);
+}
+
+/* One that the first release wrote: nothing of what came later is claimed. */
+static void test_superblock_of_first_release(void **state)
+{
+    struct superblock s;
+    struct io_error error;
+    uint8_t bytes[4096];
+    char path[128];
+    int fd;
+
+    (void) state;
+    path_of("superblock", path);
+    assert_int_equal(superblock_write(dir, &a_superblock, &error), 0);
+    fd = open(path, O_RDWR);
+    assert_int_equal(read(fd, bytes, sizeof(bytes)), sizeof(bytes));
+    assert_int_equal(bytes[12], 0xdc); /* array 16 */
+    bytes[12] = 0x9c;                  /* of twelve */
+    memmove(bytes + 13, bytes + 15, sizeof(bytes) - 15);
+    bytes_put_u32(bytes + 8, crc32c(0, bytes + 12, sizeof(bytes) - 12));
+    assert_int_equal(pwrite(fd, bytes, sizeof(bytes), 0), sizeof(bytes));
+    close(fd);
+    assert_int_equal(superblock_read(dir, &s, &error), 0);
+    assert_int_equal(s.first_segment, 99);
+    assert_memory_equal(&s.incarnation, &a_superblock.incarnation, sizeof(s.incarnation));
+    assert_false(s.clean || s.weak || s.doubt);
+    assert_int_equal(s.distrust, DISTRUST_NONE);
+    assert_int_equal(s.copies, COPIES_UNKNOWN);
 }
 
 static void test_superblock_damage_is_told(void **state)
@@ -410,6 +448,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_superblock_round_trip, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_superblock_of_first_release, setup, teardown),
         cmocka_unit_test_setup_teardown(test_superblock_damage_is_told, setup, teardown),
         cmocka_unit_test(test_index_keeps_file_descriptors),
         cmocka_unit_test_setup_teardown(test_segments_write_sync_read, setup, teardown),
