@@ -105,6 +105,7 @@ static void on_published(void *ctx, int status)
     }
     s->generation.good = s->generation.number;
     s->generation.bytes = bytes_of(&s->generation.manifest);
+    s->finished = s->generation.last;
     if (!s->generation.last) {
         compactor_begin(s, &s->generation.manifest);
     }

@@ -48,6 +48,9 @@ static int superblock_begin(struct server *s, struct io_error *error)
         return io_error_set(error, -EIO, "no random numbers from the kernel");
     }
     incarnation_begin(&b->incarnation, random);
+    b->doubt = b->doubt || (b->weak && !b->clean); /* R7 */
+    b->weak = s->settings->sync != SYNC_ALWAYS;
+    b->clean = false;
     b->start++;
     b->first_segment = MAX_OF(segment_set_highest(&s->segments), b->first_segment) + 1;
     r = superblock_write(s->settings->data_dir, b, error);
@@ -98,9 +101,12 @@ static int data_check(struct server *s, struct io_error *error)
 {
     const char *dir = s->settings->data_dir;
     _cleanup_(wal_floor_free) struct wal_floor floor = { 0 };
-    int r =
-        checkpoint_set_open(&s->checkpoints, dir, s->superblock.partitions, &s->progress, error);
+    int r;
 
+    if (s->superblock.distrust == DISTRUST_ASIDE) {
+        return io_error_set(error, -EBADMSG, "the last start found that %s can't be trusted", dir);
+    }
+    r = checkpoint_set_open(&s->checkpoints, dir, s->superblock.partitions, &s->progress, error);
     if (r < 0) {
         return r;
     }
@@ -149,6 +155,9 @@ int identity_check(struct server *s, struct io_error *error)
         (void) loop_turn(s->loop, true);
     }
     pthread_join(thread, NULL);
+    if (c.result < 0) {
+        c.result = distrust_start(s, c.result, error);
+    }
     if (c.result < 0 || loop_stopping(s->loop)) {
         return c.result < 0 ? c.result : -ECANCELED;
     }
@@ -171,18 +180,34 @@ void identity_close(struct server *s)
     }
 }
 
-int identity_compacted(struct server *s)
+/* Changes the superblock in memory only when it was written. */
+int identity_write(struct server *s, const struct superblock *b)
 {
     struct io_error error;
-    int r;
+    int r = superblock_write(s->settings->data_dir, b, &error);
 
-    if (s->superblock.compacted) {
-        return 0;
+    if (r < 0) {
+        log_ratelimit(LOG_LEVEL_ERROR, "%s", error.text);
+        return r;
     }
-    s->superblock.compacted = true;
-    r = superblock_write(s->settings->data_dir, &s->superblock, &error);
-    s->superblock.compacted = r == 0;
-    return r;
+    s->superblock = *b;
+    return 0;
+}
+
+void identity_ended(struct server *s)
+{
+    struct superblock b = s->superblock;
+
+    b.clean = true;
+    (void) identity_write(s, &b);
+}
+
+int identity_compacted(struct server *s)
+{
+    struct superblock b = s->superblock;
+
+    b.compacted = true;
+    return s->superblock.compacted ? 0 : identity_write(s, &b);
 }
 
 int identity_accepted(struct server *s, const struct msg_registered *m, struct io_error *error)

@@ -52,54 +52,23 @@ void manager_link_reconfig(void *ctx, const struct msg_reconfig *asked, size_t n
 
 /* ---- rows and seals to the shards ---- */
 
-/* Rows of each shard in one post. */
-static void rows_distribute(struct server *s, const struct view_row *rows, size_t n, bool floor)
-{
-    _cleanup_free_ struct view_row *mine = mem_alloc(n * sizeof(*mine));
-
-    for (uint32_t shard = 0; shard < s->n_shards; shard++) {
-        size_t k = 0;
-        for (size_t i = 0; i < n; i++) {
-            if (rows[i].partition % s->n_shards == shard) {
-                mine[k++] = rows[i];
-            }
-        }
-        if (k > 0 && shard_thread_rows(s->shards[shard], mine, k, floor) < 0) {
-            server_fail(s, "a shard's mailbox is full");
-        }
-    }
-}
-
-/* Reads an array of rows; NULL when malformed. *ret_n may be 0. */
-static struct view_row *rows_read(struct mp_reader *r, size_t *ret_n)
-{
-    uint32_t n = mp_get_array(r);
-    struct view_row *rows;
-
-    if (n > PARTITIONS_MAX || r->failed) {
-        return NULL;
-    }
-    rows = mem_alloc(n * sizeof(*rows));
-    for (uint32_t i = 0; i < n; i++) {
-        msg_get_view_row(r, &rows[i]);
-    }
-    if (r->failed) {
-        free(rows);
-        return NULL;
-    }
-    *ret_n = n;
-    return rows;
-}
-
 static bool on_views(struct server *s, struct mp_reader *params)
 {
     size_t n;
     _cleanup_free_ struct view_row *rows = rows_read(params, &n);
 
     if (rows && s->registered) {
-        rows_distribute(s, rows, n, false);
+        rows_take(s, rows, n, ROWS_CHANGED);
     }
     return rows != NULL;
+}
+
+/* The manager leads, and answers. */
+static void on_beat(struct server *s)
+{
+    for (uint32_t shard = 0; shard < s->n_shards && s->registered; shard++) {
+        (void) shard_thread_beat(s->shards[shard]); /* the next one comes soon */
+    }
 }
 
 static bool on_seal(struct server *s, struct mp_reader *params)
@@ -200,7 +169,7 @@ static int accepted(struct server *s, const struct msg_registered *m, const stru
     if (first) {
         log_info("registered as server %u of the cluster", m->server);
     }
-    rows_distribute(s, rows, n, first);
+    rows_take(s, rows, n, first ? ROWS_FIRST : ROWS_WHOLE);
     return 0;
 }
 
@@ -296,6 +265,9 @@ static void on_notify(struct rpc *rpc, void *ctx, uint32_t method, struct mp_rea
     switch (method) {
     case MSG_VIEWS:
         ok = on_views(s, params);
+        break;
+    case MSG_BEAT:
+        on_beat(s);
         break;
     case MSG_SEAL:
         ok = on_seal(s, params);

@@ -47,8 +47,11 @@ static bool is_alive(void *ctx)
 
 /* ---- shards ---- */
 
-static void on_shard_failed(void *ctx, const char *why)
+static void on_shard_failed(void *ctx, const char *why, bool damaged)
 {
+    if (damaged) {
+        distrust_next_start(ctx);
+    }
     server_fail(ctx, why);
 }
 
@@ -94,6 +97,11 @@ int server_start_shards(struct server *s, struct io_error *error)
     struct shard_thread_options o = {
         .shard = { .server = s->superblock.server,
                    .value_bytes_max = s->settings->value_bytes_max,
+                   .failure_usec = s->settings->failure_usec,
+                   .replica_usec = s->settings->replica_usec,
+                   .confirm = s->settings->read_mode == READ_CONFIRM,
+                   .distrusted = s->superblock.distrust != DISTRUST_NONE,
+                   .untrusted = s->superblock.doubt,
                    .log = { .start = s->superblock.start,
                             .shards = (uint32_t) s->settings->threads,
                             .partitions = s->superblock.partitions,
@@ -240,34 +248,38 @@ static bool start_status(struct server *s)
     return true;
 }
 
-static void serving_status(const struct server *s)
+static void serving_status(const struct server *s, const struct shard_counts *c)
 {
-    uint32_t members = 0;
-    uint32_t primary = 0;
-    uint32_t waiting = 0;
+    char learning[80] = "";
+    char waiting[80] = "";
 
-    for (uint32_t i = 0; i < s->n_shards; i++) {
-        const struct shard_thread_counts *c = shard_thread_counts(s->shards[i]);
-        members += atomic_load_explicit(&c->members, memory_order_relaxed);
-        primary += atomic_load_explicit(&c->primary, memory_order_relaxed);
-        waiting += atomic_load_explicit(&c->waiting, memory_order_relaxed);
+    if (c->learning > 0) {
+        snprintf(learning, sizeof(learning), "; %u learning, %llu MiB received", c->learning,
+                 (unsigned long long) ((c->learnt_bytes - s->learning.bytes) >> 20));
     }
-    daemon_notify_status("%sserving %u partitions, %u primary; %u waiting for a view",
-                         room_word(s->room.level), members - waiting, primary, waiting);
+    if (c->waiting > 0) {
+        snprintf(waiting, sizeof(waiting), "; %u waiting for a view", c->waiting);
+    }
+    daemon_notify_status("%sserving %u partitions, %u primary%s%s", room_word(s->room.level),
+                         c->members - MIN_OF(c->waiting, c->members), c->primary, learning,
+                         waiting);
 }
 
 static void on_status(void *ctx)
 {
     struct server *s = ctx;
+    struct shard_counts c;
 
-    if (s->generation.last) {
+    if (s->generation.last || s->drain.running) {
         daemon_notify_extend(EXTEND_USEC);
     }
-    if (start_status(s)) {
+    if (start_status(s) || s->drain.running) {
         return;
     }
+    counts_sum(s, &c);
+    learning_tick(s, &c);
     if (s->registered) {
-        serving_status(s);
+        serving_status(s, &c);
     } else {
         daemon_notify_status("looking for a manager");
     }
@@ -279,6 +291,8 @@ static void on_pulse(void *ctx)
 
     room_tick(s);
     checkpointer_tick(s);
+    drain_tick(s);
+    distrust_tick(s);
 }
 
 /* ---- start and stop ---- */
@@ -359,16 +373,20 @@ static int start(struct server *s, struct io_error *error)
     return r;
 }
 
-/* Accepts nothing more, writes a last generation of checkpoints, then ends the loop. */
+void server_finish(struct server *s)
+{
+    s->manager = rpc_link_free(s->manager);
+    listener_stop(s->listener);
+    checkpointer_stop(s);
+}
+
 static void on_stop(void *ctx)
 {
     struct server *s = ctx;
 
     daemon_notify_stopping();
     progress_stop(&s->progress);
-    s->manager = rpc_link_free(s->manager);
-    listener_stop(s->listener);
-    checkpointer_stop(s);
+    drain_begin(s);
 }
 
 static void on_reload(void *ctx)
@@ -409,6 +427,9 @@ static void stop(struct server *s)
     wal_floor_free(&s->compactor.floor_before);
     manifest_free(&s->generation.manifest);
     listener_free(s->listener);
+    if (s->finished && !s->failed) {
+        identity_ended(s);
+    }
     identity_close(s);
     hashspace_free(&s->space);
     free(s->shards);

@@ -51,6 +51,32 @@ struct room {
     uint64_t told_bytes; /* to the shards: below it is low */
 };
 
+/* Which partitions this server is a member of. rows.c */
+struct held {
+    uint8_t replicas[PARTITIONS_MAX]; /* members of its row; 0: it is none of them */
+    uint32_t members;                 /* partitions */
+    uint32_t shared;                  /* of them, with other members */
+};
+
+/* A stop hands over first. drain.c */
+struct drain {
+    bool running;
+    uint32_t began_with; /* partitions with other members */
+    uint32_t left;       /* of them, the last time that it was looked */
+    uint64_t began_usec;
+    uint64_t moved_usec;   /* when `left` changed last */
+    uint64_t manager_usec; /* when a manager was connected last */
+};
+
+/* Catch-ups of partitions here, and of other servers'. learning.c */
+struct learning {
+    uint32_t most; /* partitions at a time; 0: none is caught up here */
+    uint64_t began_usec;
+    uint64_t bytes; /* that had come before */
+    uint64_t taught_seen;
+    uint64_t taught_told;
+};
+
 struct server {
     const struct settings *settings;
     struct daemon *daemon;
@@ -81,9 +107,13 @@ struct server {
     struct listener *listener;
     struct rpc_link *manager;
     struct hashspace space; /* as the manager told */
-    bool registered;        /* this process was accepted once */
-    bool serving;           /* the listener accepts */
+    struct held held;
+    struct drain drain;
+    struct learning learning;
+    bool registered; /* this process was accepted once */
+    bool serving;    /* the listener accepts */
     bool failed;
+    bool finished; /* the last generation is written */
 };
 
 /* ---- identity.c ---- */
@@ -98,8 +128,24 @@ void identity_close(struct server *s);
 int identity_sending(struct server *s, struct io_error *error);
 /* A segment is about to be removed for the first time: durable first. */
 int identity_compacted(struct server *s);
+/* Writes another superblock, and takes it over; tells why not. */
+int identity_write(struct server *s, const struct superblock *b);
+/* This process ended in order, and all that it wrote is on the disk. */
+void identity_ended(struct server *s);
 /* A manager accepted this process: durable before anything else is sent. */
 int identity_accepted(struct server *s, const struct msg_registered *m, struct io_error *error);
+
+/* ---- distrust.c ---- */
+/* The start found that its data can't be read: -errno, with a sentence in `error`. When others have
+ * all of it, it is set aside, and 0 is returned: the server begins with nothing (R15). Else the
+ * same is returned. */
+int distrust_start(struct server *s, int found, struct io_error *error);
+/* Damage was found while serving, or a write or sync failed: the next start sets the data aside, if
+ * others have it. */
+void distrust_next_start(struct server *s);
+/* Believes again what is here, when the shards have noted that they began with nothing; called now
+ * and then. */
+void distrust_tick(struct server *s);
 
 /* ---- room.c ---- */
 /* Looks how much room there is, and tells the shards; called often. */
@@ -113,6 +159,27 @@ const char *room_word(enum shard_space level);
 int manager_link_start(struct server *s, struct io_error *error);
 void manager_link_sealed(void *ctx, const struct msg_sealed *sealed, size_t n);
 void manager_link_reconfig(void *ctx, const struct msg_reconfig *asked, size_t n);
+
+/* ---- rows.c ---- */
+enum rows_kind {
+    ROWS_FIRST,   /* at this process's registration: all that it holds, formed with earlier ones */
+    ROWS_WHOLE,   /* at a later one: all that it holds */
+    ROWS_CHANGED, /* what changed */
+};
+void rows_take(struct server *s, const struct view_row *rows, size_t n, enum rows_kind kind);
+/* Reads an array of rows; NULL when malformed. *ret_n may be 0. The caller's. */
+struct view_row *rows_read(struct mp_reader *r, size_t *ret_n);
+
+/* ---- learning.c ---- */
+/* Of all shards; a tick old. */
+void counts_sum(const struct server *s, struct shard_counts *ret);
+void learning_tick(struct server *s, const struct shard_counts *c);
+
+/* ---- drain.c ---- */
+/* Hands over what is led here, then calls server_finish. */
+void drain_begin(struct server *s);
+/* Goes on with it; called often. */
+void drain_tick(struct server *s);
 
 /* ---- checkpointer.c ---- */
 /* Takes over what the start found. */
@@ -137,6 +204,8 @@ void compactor_end(struct server *s);
 /* ---- server.c ---- */
 /* Logs, and ends the process with a failure. */
 void server_fail(struct server *s, const char *why);
+/* Accepts nothing more, writes a last generation of checkpoints, then ends the loop. */
+void server_finish(struct server *s);
 /* Starts the shards' threads, once the cluster's partitions are known. */
 int server_start_shards(struct server *s, struct io_error *error);
 /* Accepts connections when everything is ready for them. */

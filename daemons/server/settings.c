@@ -8,6 +8,8 @@
 #include <stddef.h>
 
 static const char *const sync_names[] = { "always", "interval", "os", NULL };
+static const char *const read_mode_names[] = { "lease", "confirm", NULL };
+static const char *const damage_names[] = { "rejoin", "stop", NULL };
 
 #define OPTION(key_, type_, field_)                                                                \
     .key = key_, .type = type_, .offset = offsetof(struct settings, field_)
@@ -33,6 +35,16 @@ static const struct conf_option options[] = {
       .help = "when a write counts as kept: on disk, or soon to be there" },
     { OPTION("sync-interval", CONF_DURATION, sync_interval_usec), .min = 1000, .max = 60000000,
       .default_value = "100ms", .help = "for sync = interval: how often the log goes to disk" },
+    { OPTION("read-mode", CONF_ENUM, read_mode), .default_value = "lease", .names = read_mode_names,
+      .help = "how a primary makes sure that it is one before it answers a read" },
+    { OPTION("failure-timeout", CONF_DURATION, failure_usec), .min = 500000, .max = 60000000,
+      .default_value = "1s", .help = "a primary that is silent for so long is accused" },
+    { OPTION("replica-timeout", CONF_DURATION, replica_usec), .min = 500000, .max = 60000000,
+      .default_value = "1s", .help = "so is another replica without progress" },
+    { OPTION("stop-timeout", CONF_DURATION, stop_usec), .max = UINT64_C(3600) * 1000000,
+      .default_value = "30s", .help = "how long a stop may take to hand over what is led here" },
+    { OPTION("on-damage", CONF_ENUM, on_damage), .default_value = "rejoin", .names = damage_names,
+      .help = "data that can't be read: set aside and fetched anew from others, or stop" },
     { OPTION("checkpoint-log-size", CONF_SIZE, checkpoint_log_bytes), .min = 1 << 20,
       .default_value = "256 MiB",
       .help = "log written since the last checkpoint that makes the next one, or twice its size" },

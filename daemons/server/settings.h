@@ -6,6 +6,9 @@
 
 #include <stdint.h>
 
+enum read_mode { READ_LEASE, READ_CONFIRM };
+enum on_damage { DAMAGE_REJOIN, DAMAGE_STOP };
+
 struct settings {
     struct conf_list listen;
     char *advertise; /* NULL: the first address listened on */
@@ -17,6 +20,11 @@ struct settings {
     uint64_t io_threads;
     int sync; /* enum sync_mode */
     uint64_t sync_interval_usec;
+    int read_mode; /* enum read_mode */
+    uint64_t failure_usec;
+    uint64_t replica_usec;
+    uint64_t stop_usec;
+    int on_damage; /* enum on_damage */
     uint64_t checkpoint_log_bytes;
     uint64_t compaction_slack_bytes;
     uint64_t segment_bytes;

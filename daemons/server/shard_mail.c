@@ -26,6 +26,7 @@ struct report {
     struct msg_reconfig *reconfigs;
     struct shard_generation generation;
     struct action compacted;
+    bool damaged;
     char why[256];
 };
 
@@ -50,7 +51,7 @@ static void report_deliver(void *arg)
         r->owner.on_reconfig(r->owner.ctx, r->reconfigs, r->n);
         break;
     case REPORT_FAILED:
-        r->owner.on_failed(r->owner.ctx, r->why);
+        r->owner.on_failed(r->owner.ctx, r->why, r->damaged);
         break;
     case REPORT_REPLAYED:
         r->owner.on_replayed(r->owner.ctx);
@@ -145,7 +146,7 @@ void shard_thread_report_compacted(struct shard_thread *t, const struct action *
     report_post(t, r);
 }
 
-void shard_thread_fail(struct shard_thread *t, const char *why)
+static void fail(struct shard_thread *t, const char *why, bool damaged)
 {
     struct report *r;
 
@@ -155,8 +156,19 @@ void shard_thread_fail(struct shard_thread *t, const char *why)
     t->failed = true;
     r = mem_zalloc(1, sizeof(*r));
     r->kind = REPORT_FAILED;
+    r->damaged = damaged;
     snprintf(r->why, sizeof(r->why), "%s", why);
     report_post(t, r);
+}
+
+void shard_thread_fail(struct shard_thread *t, const char *why)
+{
+    fail(t, why, false);
+}
+
+void shard_thread_damaged(struct shard_thread *t, const char *why)
+{
+    fail(t, why, true);
 }
 
 void shard_thread_report_replayed(struct shard_thread *t)
@@ -181,6 +193,8 @@ struct order {
         ORDER_COMPACT,
         ORDER_FORGET,
         ORDER_SPACE,
+        ORDER_BEAT,
+        ORDER_LEAVE,
     } kind;
     uint32_t segment;
     enum shard_space space;
@@ -233,6 +247,10 @@ static void order_run(void *arg)
         t->space_told = o->space; /* the turn's end tells the machine */
         t->low_bytes = o->low_bytes;
         t->look_bytes = 0;
+    } else if (o->kind == ORDER_BEAT) {
+        shard_thread_step(t, &(struct shard_event){ .kind = SHARD_MANAGER });
+    } else if (o->kind == ORDER_LEAVE) {
+        shard_thread_step(t, &(struct shard_event){ .kind = SHARD_LEAVE });
     }
     order_free(o);
 }
@@ -274,6 +292,22 @@ int shard_thread_seals(struct shard_thread *t, const struct msg_at *at, size_t n
     o->n = n;
     o->at = mem_alloc(n * sizeof(*at));
     memcpy(o->at, at, n * sizeof(*at));
+    return order_post(o);
+}
+
+int shard_thread_beat(struct shard_thread *t)
+{
+    struct order *o = order_new(t);
+
+    o->kind = ORDER_BEAT;
+    return order_post(o);
+}
+
+int shard_thread_leave(struct shard_thread *t)
+{
+    struct order *o = order_new(t);
+
+    o->kind = ORDER_LEAVE;
     return order_post(o);
 }
 

@@ -115,6 +115,7 @@ struct shard_thread {
     size_t n_links;
     size_t cap_links;
     uint64_t heartbeat_usec; /* last sent */
+    uint64_t n_ticks;
 
     struct checkpoint_run checkpoint;
     struct action compacted; /* the victim's end, until the log is on the disk */
@@ -146,6 +147,8 @@ void shard_thread_clock(struct shard_thread *t, uint32_t from, uint64_t clock_us
 /* ---- shard_mail.c ---- */
 /* Tells the main thread why the process has to stop, and does nothing any more. */
 void shard_thread_fail(struct shard_thread *t, const char *why);
+/* The same, when the disk or what lies on it is to blame (R15). */
+void shard_thread_damaged(struct shard_thread *t, const char *why);
 /* Tells the main thread; the arrays are taken over. */
 void shard_thread_report_checkpoint(struct shard_thread *t, const struct shard_generation *g);
 void shard_thread_report_compacted(struct shard_thread *t, const struct action *a);

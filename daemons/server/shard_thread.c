@@ -49,6 +49,28 @@ static void read_refused(struct shard_thread *t, uint64_t number)
     }
 }
 
+/* What the operator should know. */
+static void act_log(const struct action *a)
+{
+    switch (a->kind) {
+    case ACTION_DAMAGED:
+        log_ratelimit(
+            LOG_LEVEL_ERROR,
+            "partition %u: the record at byte %u of log segment %u can't be read: the disk "
+            "is damaged; stop the server and see: kumo-server --check",
+            a->damaged.partition, a->damaged.at.offset, a->damaged.at.segment);
+        return;
+    case ACTION_LACKING:
+        log_ratelimit(LOG_LEVEL_WARNING,
+                      "partition %u: this copy lacks committed records after seq %llu; they are "
+                      "fetched from server %u",
+                      a->note.partition, (unsigned long long) a->note.seq, a->server);
+        return;
+    default:
+        kumo_unreachable();
+    }
+}
+
 static void act(struct shard_thread *t, const struct action *a)
 {
     switch (a->kind) {
@@ -98,18 +120,8 @@ static void act(struct shard_thread *t, const struct action *a)
         segment_writer_prefetch(t->writer, a->read.at, a->read.bytes);
         return;
     case ACTION_DAMAGED:
-        log_ratelimit(
-            LOG_LEVEL_ERROR,
-            "partition %u: the record at byte %u of log segment %u can't be read: the disk "
-            "is damaged; stop the server and see: kumo-server --check",
-            a->damaged.partition, a->damaged.at.offset, a->damaged.at.segment);
-        return;
     case ACTION_LACKING:
-        log_ratelimit(
-            LOG_LEVEL_ERROR,
-            "partition %u: this copy lacks committed records after seq %llu; it can't serve "
-            "and copying them from another server is not possible in this version",
-            a->note.partition, (unsigned long long) a->note.seq);
+        act_log(a);
         return;
     case ACTION_HALT:
         shard_thread_fail(t, a->why);
@@ -264,23 +276,45 @@ static void on_turn_end(void *ctx)
     shard_mail_flush(t);
 }
 
+/* For the main thread. */
+static void counts_tell(struct shard_thread *t)
+{
+    struct shard_thread_counts *to = &t->counts;
+    struct shard_counts c;
+
+    shard_count(t->shard, &c);
+#define TELL(field, value) atomic_store_explicit(&to->field, value, memory_order_relaxed)
+    TELL(members, c.members);
+    TELL(primary, c.primary);
+    TELL(waiting, c.waiting);
+    TELL(learning, c.learning);
+    TELL(learnt_bytes, c.learnt_bytes);
+    TELL(taught_bytes, c.taught_bytes);
+    TELL(records, c.records);
+    TELL(log_bytes, segment_writer_bytes(t->writer));
+#undef TELL
+}
+
+static void on_emptied(void *ctx)
+{
+    struct shard_thread *t = ctx;
+
+    atomic_store(&t->counts.distrusted, false);
+}
+
 static void on_tick(void *ctx)
 {
     struct shard_thread *t = ctx;
-    struct shard_counts c;
     uint64_t now = clock_boot_usec();
 
     shard_thread_step(t, &(struct shard_event){ .kind = SHARD_TICK });
+    if (++t->n_ticks == 2 && t->o.shard.distrusted) { /* a turn has ended since the start */
+        segment_writer_flush(t->writer, on_emptied, t);
+    }
     if (now - t->heartbeat_usec >= HEARTBEAT_USEC) {
         t->heartbeat_usec = now;
         peers_heartbeat(t);
-        shard_count(t->shard, &c);
-        atomic_store_explicit(&t->counts.members, c.members, memory_order_relaxed);
-        atomic_store_explicit(&t->counts.primary, c.primary, memory_order_relaxed);
-        atomic_store_explicit(&t->counts.waiting, c.waiting, memory_order_relaxed);
-        atomic_store_explicit(&t->counts.records, c.records, memory_order_relaxed);
-        atomic_store_explicit(&t->counts.log_bytes, segment_writer_bytes(t->writer),
-                              memory_order_relaxed);
+        counts_tell(t);
     }
 }
 
@@ -312,7 +346,11 @@ static void on_write_failed(void *ctx, int error, const char *what)
     /* R15: never retried; the process ends, and the next start does not believe what it reads
      * behind the synced end before it has written it again. */
     snprintf(why, sizeof(why), "%s failed: %s", what, strerror(-error));
-    shard_thread_fail(ctx, why);
+    if (error == -EIO) {
+        shard_thread_damaged(ctx, why);
+    } else {
+        shard_thread_fail(ctx, why);
+    }
 }
 
 /* ---- the thread ---- */
@@ -344,8 +382,8 @@ static int replay(struct shard_thread *t)
     char why[200];
 
     if (r < 0 && r != -ECANCELED) {
-        shard_thread_fail(t, "a checkpoint that was found good can't be loaded: see kumo-server "
-                             "--check, and --rebuild-index");
+        shard_thread_damaged(t, "a checkpoint that was found good can't be loaded: see kumo-server "
+                                "--check, and --rebuild-index");
     }
     for (size_t i = 0; i < t->o.set->n && r == 0; i++) {
         const struct wal_segment *s = &t->o.set->v[i];
@@ -355,7 +393,7 @@ static int replay(struct shard_thread *t)
         if (r < 0 && r != -ECANCELED) {
             snprintf(why, sizeof(why), "log segment %u contradicts itself (%s)", s->number,
                      strerror(-r));
-            shard_thread_fail(t, why);
+            shard_thread_damaged(t, why);
         }
     }
     if (r == 0) {
@@ -425,6 +463,7 @@ int shard_thread_start(const struct shard_thread_options *o, struct shard_thread
 
     t->o = *o;
     t->log_fd = -1;
+    t->counts.distrusted = o->shard.distrusted;
     list_init(&t->dirty_clients);
     list_init(&t->late_reports);
     r = loop_new(&t->loop);

@@ -48,7 +48,8 @@ struct shard_thread_owner {
     void *ctx;
     void (*on_sealed)(void *ctx, const struct msg_sealed *sealed, size_t n);
     void (*on_reconfig)(void *ctx, const struct msg_reconfig *asked, size_t n);
-    void (*on_failed)(void *ctx, const char *why); /* the process has to stop */
+    /* The process has to stop. `damaged`: the disk or what lies on it is to blame (R15). */
+    void (*on_failed)(void *ctx, const char *why, bool damaged);
     void (*on_checkpointed)(void *ctx, const struct shard_generation *g);
     /* All that is needed of a segment is copied and on the disk; or -errno */
     void (*on_compacted)(void *ctx, uint32_t segment, int status, uint64_t copied,
@@ -80,6 +81,10 @@ struct shard_thread *shard_thread_free(struct shard_thread *t);
 /* From the main thread; all are done in order. The arrays are copied. */
 int shard_thread_rows(struct shard_thread *t, const struct view_row *rows, size_t n, bool floor);
 int shard_thread_seals(struct shard_thread *t, const struct msg_at *at, size_t n);
+/* A manager that leads was heard. */
+int shard_thread_beat(struct shard_thread *t);
+/* The server stops: what the shard leads is to be handed over (R16). */
+int shard_thread_leave(struct shard_thread *t);
 /* Takes the table over (malloc'ed). */
 int shard_thread_peers(struct shard_thread *t, struct peer_table *table);
 /* Takes a connection over whose hello asks for this shard. */
@@ -103,6 +108,10 @@ struct shard_thread_counts {
     _Atomic uint32_t members;
     _Atomic uint32_t primary;
     _Atomic uint32_t waiting;
+    _Atomic uint32_t learning;
+    _Atomic uint64_t learnt_bytes;
+    _Atomic uint64_t taught_bytes;
+    _Atomic bool distrusted; /* that every partition begins emptied is not yet on the disk (R15) */
     _Atomic uint64_t records;
     _Atomic uint64_t log_bytes; /* written since the start */
     _Atomic bool disk_full;     /* what is written waits in memory */

@@ -1,0 +1,72 @@
+/* For the journal: partitions that are caught up here, and what was sent to others that catch up.
+ * One line for all of them. */
+#include "io/clock.h"
+#include "io/log.h"
+#include "server_private.h"
+
+#include "base/cleanup.h"
+
+#define MIB (1024.0 * 1024.0)
+
+void counts_sum(const struct server *s, struct shard_counts *ret)
+{
+    *ret = (struct shard_counts){ 0 };
+    for (uint32_t i = 0; i < s->n_shards; i++) {
+        const struct shard_thread_counts *c = shard_thread_counts(s->shards[i]);
+#define ADD(field) ret->field += atomic_load_explicit(&c->field, memory_order_relaxed)
+        ADD(members);
+        ADD(primary);
+        ADD(waiting);
+        ADD(learning);
+        ADD(learnt_bytes);
+        ADD(taught_bytes);
+        ADD(records);
+#undef ADD
+    }
+}
+
+static void over(const struct server *s, const struct shard_counts *c)
+{
+    const struct learning *l = &s->learning;
+
+    log_info("%u partitions are caught up: %.1f MiB came from other servers in %.1f s; this "
+             "server is a member of %u partitions",
+             l->most, (double) (c->learnt_bytes - l->bytes) / MIB,
+             (double) (clock_boot_usec() - l->began_usec) / 1e6, c->members);
+}
+
+static void learning_look(struct server *s, const struct shard_counts *c)
+{
+    struct learning *l = &s->learning;
+
+    if (l->most == 0 && c->learning > 0) {
+        l->began_usec = clock_boot_usec();
+        l->bytes = c->learnt_bytes;
+        log_info("%u partitions are to be caught up from other servers", c->learning);
+    } else if (l->most > 0 && c->learning == 0) {
+        over(s, c);
+        l->most = 0;
+    }
+    l->most = MAX_OF(l->most, c->learning);
+}
+
+/* Told when nothing more was sent since the last look: one line for all. */
+static void teaching_look(struct server *s, const struct shard_counts *c)
+{
+    struct learning *l = &s->learning;
+
+    if (c->taught_bytes == l->taught_seen && c->taught_bytes > l->taught_told) {
+        log_info("%.1f MiB were sent to servers that catch up",
+                 (double) (c->taught_bytes - l->taught_told) / MIB);
+        l->taught_told = c->taught_bytes;
+    }
+    l->taught_seen = c->taught_bytes;
+}
+
+void learning_tick(struct server *s, const struct shard_counts *c)
+{
+    teaching_look(s, c);
+    if (!s->drain.running && !s->generation.last) { /* one that leaves catches up no more */
+        learning_look(s, c);
+    }
+}
