@@ -4,6 +4,7 @@
 #include "base/assert.h"
 #include "base/cleanup.h"
 #include "base/mem.h"
+#include "io/bus.h"
 #include "io/progress.h"
 
 #include <dirent.h>
@@ -203,19 +204,44 @@ static int segment_settle(const struct segment_set *set, struct wal_segment *s)
 
 /* ---- checking ---- */
 
+struct looking {
+    const struct segment_set *set;
+    _Atomic uint32_t unreadable; /* a segment that the disk can't give */
+};
+
+/* -EIO instead of the process's end: from here on the bytes are in memory. */
+static int segment_touch(struct looking *l, const struct wal_segment *s, size_t bytes)
+{
+    int r = bus_touch(s->data, MIN_OF(bytes, s->bytes));
+
+    if (r < 0) {
+        l->unreadable = s->number;
+    }
+    return r;
+}
+
 static int segment_look(void *ctx, size_t i)
 {
-    const struct segment_set *set = ctx;
-    struct wal_segment *s = &set->v[i];
-    size_t before;
-    bool more;
-    int r;
+    struct looking *l = ctx;
+    struct wal_segment *s = &l->set->v[i];
+    int r = s->looked_bytes < s->bytes ? segment_touch(l, s, s->bytes) : 0;
+    bool more = true;
 
-    do {
-        before = s->looked_bytes;
+    while (more && r == 0) {
+        size_t before = s->looked_bytes;
         more = wal_check_step(s, PROGRESS_STEP_BYTES);
-        r = progress_add(set->progress, s->looked_bytes - before);
-    } while (more && r == 0);
+        r = progress_add(l->set->progress, s->looked_bytes - before);
+    }
+    return r;
+}
+
+static int heads_touch(struct looking *l)
+{
+    int r = 0;
+
+    for (size_t i = 0; i < l->set->n && r == 0; i++) {
+        r = segment_touch(l, &l->set->v[i], SEGMENT_HEAD_BYTES);
+    }
     return r;
 }
 
@@ -223,17 +249,23 @@ static int segment_look(void *ctx, size_t i)
 static int set_look(struct segment_set *set, const struct wal_floor *floor,
                     struct wal_damage *ret_damage)
 {
+    struct looking l = { .set = set };
     uint64_t bytes = 0;
-    int r = wal_check_begin(set->v, set->n, floor, ret_damage);
+    int r = heads_touch(&l);
 
-    if (r < 0) {
-        return r;
+    if (r == 0) {
+        r = wal_check_begin(set->v, set->n, floor, ret_damage);
     }
     for (size_t i = 0; i < set->n; i++) {
         bytes += set->v[i].bytes - set->v[i].looked_bytes;
     }
-    progress_begin(set->progress, "checking the log", "segments", set->n, bytes);
-    r = progress_spread(set->progress, set->n, segment_look, set);
+    if (r == 0) {
+        progress_begin(set->progress, "checking the log", "segments", set->n, bytes);
+        r = progress_spread(set->progress, set->n, segment_look, &l);
+    }
+    if (r == -EIO) {
+        *ret_damage = (struct wal_damage){ l.unreadable, 0, "the disk can't read it" };
+    }
     return r < 0 ? r : wal_check_end(set->v, set->n, floor, ret_damage);
 }
 

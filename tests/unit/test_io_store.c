@@ -5,6 +5,7 @@
 #include "base/rng.h"
 #include "core/index_map.h"
 #include "core/shard.h"
+#include "io/bus.h"
 #include "io/index_tc.h"
 #include "io/loop.h"
 #include "io/segments.h"
@@ -383,6 +384,34 @@ static void test_segments_rot_is_told_and_kept(void **state)
     assert_int_equal(before.st_size, after.st_size);
 }
 
+/* A page that can't be had is damage, not the process's end. */
+static void test_segments_unreadable_is_told(void **state)
+{
+    static const off_t left[] = { 4096, 0 };
+    struct segment_set set;
+    struct io_error error;
+    char path[128];
+    struct rig r;
+
+    (void) state;
+    assert_int_equal(bus_prepare(), 0);
+    rig_open(&r, SYNC_ALWAYS, 1);
+    append(&r, 1);
+    rig_flush(&r);
+    wait_synced(&r, 1);
+    rig_close(&r);
+    path_of("log/0000000001.seg", path);
+    for (size_t i = 0; i < ARRAY_LEN(left); i++) {
+        assert_int_equal(truncate(path, 8192), 0);
+        assert_int_equal(segment_set_open(&set, dir, &error), 0);
+        assert_int_equal(truncate(path, left[i]), 0);
+        assert_int_equal(segment_set_check(&set, NULL, &error), -EIO);
+        assert_non_null(strstr(error.text, "0000000001.seg"));
+        assert_non_null(strstr(error.text, "can't read"));
+        segment_set_close(&set);
+    }
+}
+
 static void test_segments_write_error_is_told_once(void **state)
 {
     struct rig r;
@@ -455,6 +484,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_segments_weaker_modes_answer, setup, teardown),
         cmocka_unit_test_setup_teardown(test_segments_torn_tail_is_cut, setup, teardown),
         cmocka_unit_test_setup_teardown(test_segments_rot_is_told_and_kept, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_segments_unreadable_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(test_segments_write_error_is_told_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_segments_give_descriptors_back, setup, teardown),
     };
