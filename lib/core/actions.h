@@ -34,6 +34,8 @@ enum action_kind {
     ACTION_CATCHUP,     /* to server: catchup, in the order of the prepares */
     ACTION_CATCHUP_ACK, /* to server: note */
     ACTION_LEARNED,     /* to server: learned */
+    ACTION_DIFFERS,   /* for the log: server's copy differs at note; it is taught from the beginning
+                       */
     ACTION_READ,      /* `bytes` at `at` of a segment, off the loop; then step SHARD_READ(number) */
     ACTION_PREFETCH,  /* `bytes` at `at` of a segment will be looked at soon: best in memory */
     ACTION_DAMAGED,   /* for the log: the record at `damaged` can't be read (R15) */

@@ -108,6 +108,7 @@ static int base_begin(struct shard *s, struct replica *r, const uint8_t *p, size
     session_table_free(&r->sessions);
     r->sessions = sessions;
     r->incomplete = true;
+    r->doubted = false;
     r->names_all = b->names_all;
     r->base = b->n;
     r->base_end = b->m;
@@ -149,7 +150,7 @@ int catchup_sink_begin(struct shard *s, uint16_t partition, const uint8_t *start
     wal_append(&s->log, FRAME_BASE, r->partition, r->view, start, bytes);
     r->base_group = s->log.group;
     list_remove(&r->in_completing);
-    r->matched_seq = r->state == REPLICA_SECONDARY ? r->base_end.seq : 0; /* m is its last name */
+    r->matched_seq = r->base_end.seq; /* m is its last name */
     r->acked_seq = 0;
     return 0;
 }

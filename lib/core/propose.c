@@ -34,10 +34,16 @@ static void answer_value(struct shard *s, struct asker asker, const struct entry
     res->value_len = e->value_len;
 }
 
-void propose_answer(struct shard *s, const struct waiter *w, const struct tail_entry *te)
+void propose_answer(struct shard *s, const struct replica *r, const struct waiter *w,
+                    const struct tail_entry *te)
 {
     struct result *res;
 
+    s->asked_usec = w->asked_usec;
+    if (w->reads && !lease_holds(s, r)) {
+        answer(s, w->asker, RESULT_BUSY); /* R10: it is asked again, and evaluated again */
+        return;
+    }
     if (w->own && w->answer == RESULT_VALUE) {
         answer_value(s, w->asker, &te->e);
         return;
@@ -99,10 +105,13 @@ static int committed_entry(struct shard *s, const struct replica *r, const uint8
 }
 
 /* The record can't be had now: the operation waits for it, or hears why not. */
-static void not_at_hand(struct shard *s, const struct replica *r, struct asker asker,
-                        const struct op *op, const struct found *f, int err)
+static void not_at_hand(struct shard *s, struct replica *r, struct asker asker, const struct op *op,
+                        const struct found *f, int err)
 {
-    if (err == -EBADMSG) {
+    if (err == -EBADMSG && r->n_members > 1 && lease_holds(s, r)) {
+        replica_distrust(s, r); /* R15: others have theirs, and are there */
+        propose_not_primary(s, r, asker);
+    } else if (err == -EBADMSG) {
         answer(s, asker, RESULT_DAMAGED);
     } else if (err == -EBUSY || !parked_op(s, r, asker, op, &f->rec)) {
         answer(s, asker, RESULT_BUSY);
@@ -170,8 +179,10 @@ static struct tail_entry *propose(struct shard *s, struct replica *r, struct ent
     entry_encode(e, buf_reserve(&s->scratch, n));
     te = replica_push(s, r, s->scratch.data, n, NULL);
     buf_trim(&s->scratch, 1u << 20);
-    for (unsigned i = 1; i < r->n_members; i++) {
-        stream_send(s, r, r->members[i].server, te);
+    for (unsigned i = 1; i < r->n_members + r->n_learners; i++) {
+        if (stream_goes_to(r, &r->members[i])) {
+            stream_send(s, r, r->members[i].server, te);
+        }
     }
     return te;
 }
@@ -218,6 +229,18 @@ static struct tail_entry *propose_outcome(struct shard *s, struct replica *r, co
     return propose(s, r, &e);
 }
 
+/* R10: what proposes nothing is answered under leases. Else it waits for them. */
+static bool has_leases(struct shard *s, struct replica *r, struct asker asker, const struct op *op)
+{
+    if (lease_holds(s, r)) {
+        return true;
+    }
+    if (!parked_lease(s, r, asker, op)) {
+        answer(s, asker, RESULT_BUSY);
+    }
+    return false;
+}
+
 static void evaluate(struct shard *s, struct replica *r, struct asker asker, const struct op *op)
 {
     uint64_t now_usec = replica_now(s, r);
@@ -225,6 +248,7 @@ static void evaluate(struct shard *s, struct replica *r, struct asker asker, con
     struct record rec = { 0 };
     struct found found;
     struct outcome o;
+    struct waiter w;
     int err;
 
     err = is_blind(s, op) ? 0 : record_find(s, r, op, now_usec, &rec, &depends, &found);
@@ -234,9 +258,13 @@ static void evaluate(struct shard *s, struct replica *r, struct asker asker, con
     }
     operation_evaluate(op, &rec, now_usec, s->o.value_bytes_max, &o);
     if (o.proposes) {
-        replica_waiter_add(s, propose_outcome(s, r, op, &o, rec.cas), asker, o.answer, true);
+        w = (struct waiter){ .asker = asker, .answer = o.answer, .own = true };
+        replica_waiter_add(s, propose_outcome(s, r, op, &o, rec.cas), &w);
+    } else if (!has_leases(s, r, asker, op)) {
+        return;
     } else if (depends) {
-        replica_waiter_add(s, depends, asker, o.answer, false);
+        w = (struct waiter){ .asker = asker, .answer = o.answer, .reads = true };
+        replica_waiter_add(s, depends, &w);
     } else {
         answer(s, asker, o.answer);
     }
@@ -277,7 +305,8 @@ static bool join_pending(struct shard *s, struct replica *r, struct asker asker,
         struct tail_entry *te = MAP_ENTRY(i, struct tail_entry, by_op);
         if (te->e.partition == r->partition && te->e.op.session == op->op.session &&
             te->e.op.number == op->op.number) {
-            replica_waiter_add(s, te, asker, te->e.answer, true);
+            struct waiter w = { .asker = asker, .answer = te->e.answer, .own = true };
+            replica_waiter_add(s, te, &w);
             return true;
         }
     }
@@ -340,7 +369,11 @@ static bool read_pending(struct shard *s, struct replica *r, struct asker asker,
     bool alive = te && is_alive(&r->flush, &te->e, now_usec);
 
     if (te) {
-        replica_waiter_add(s, te, asker, alive ? RESULT_VALUE : RESULT_NOT_FOUND, alive);
+        struct waiter w = { .asker = asker,
+                            .answer = alive ? RESULT_VALUE : RESULT_NOT_FOUND,
+                            .own = alive,
+                            .reads = true };
+        replica_waiter_add(s, te, &w);
     }
     return te != NULL;
 }
@@ -349,8 +382,12 @@ static void read_record(struct shard *s, struct replica *r, struct asker asker, 
 {
     uint64_t now_usec = replica_now(s, r);
     struct found found;
-    int err = committed_entry(s, r, op->key, op->key_len, &found);
+    int err;
 
+    if (!has_leases(s, r, asker, op)) {
+        return;
+    }
+    err = committed_entry(s, r, op->key, op->key_len, &found);
     if (err == -ENOENT) {
         answer(s, asker, RESULT_NOT_FOUND);
         return;
@@ -367,14 +404,14 @@ static void read_record(struct shard *s, struct replica *r, struct asker asker, 
         return;
     }
     answer(s, asker, RESULT_NOT_FOUND);
-    if (r->n_members > 1 && list_empty(&r->in_told)) { /* R13: tell the time that decided */
-        list_push_back(&s->told, &r->in_told);
+    if (r->n_members > 1) {
+        stream_tell(s, r); /* R13: the time that decided */
     }
 }
 
 void propose_op(struct shard *s, struct replica *r, struct asker asker, const struct op *op)
 {
-    if (r->state != REPLICA_PRIMARY) {
+    if (r->state != REPLICA_PRIMARY || r->resigned) {
         propose_not_primary(s, r, asker);
         return;
     }

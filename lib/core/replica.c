@@ -17,17 +17,19 @@
 const struct sm_table replica_sm = {
     .name = "replica",
     .n_states = _REPLICA_STATE_MAX,
-    .state_names = { "none", "waiting", "entering", "reconciling", "primary", "secondary" },
+    .state_names = { "none", "waiting", "entering", "reconciling", "primary", "secondary",
+                     "learner" },
     .next = {
-        [REPLICA_NONE] = SM_TO(REPLICA_WAITING) | SM_TO(REPLICA_ENTERING),
+        [REPLICA_NONE] = SM_TO(REPLICA_WAITING) | SM_TO(REPLICA_ENTERING) | SM_TO(REPLICA_LEARNER),
         [REPLICA_WAITING] = SM_TO(REPLICA_WAITING) | SM_TO(REPLICA_ENTERING) | SM_TO(REPLICA_NONE),
         [REPLICA_ENTERING] = SM_TO(REPLICA_RECONCILING) | SM_TO(REPLICA_SECONDARY) |
-                             SM_TO(REPLICA_WAITING) | SM_TO(REPLICA_ENTERING) | SM_TO(REPLICA_NONE),
+                             SM_TO(REPLICA_LEARNER) | SM_TO(REPLICA_WAITING) | SM_TO(REPLICA_ENTERING) | SM_TO(REPLICA_NONE),
         [REPLICA_RECONCILING] = SM_TO(REPLICA_PRIMARY) | SM_TO(REPLICA_WAITING) |
                                 SM_TO(REPLICA_ENTERING) | SM_TO(REPLICA_NONE),
         [REPLICA_PRIMARY] = SM_TO(REPLICA_WAITING) | SM_TO(REPLICA_ENTERING) | SM_TO(REPLICA_NONE),
         [REPLICA_SECONDARY] = SM_TO(REPLICA_WAITING) | SM_TO(REPLICA_ENTERING) |
                               SM_TO(REPLICA_NONE),
+        [REPLICA_LEARNER] = SM_TO(REPLICA_WAITING) | SM_TO(REPLICA_ENTERING) | SM_TO(REPLICA_NONE),
     },
 };
 
@@ -47,6 +49,10 @@ void replica_init(struct shard *s, struct replica *r, uint16_t partition)
     list_init(&r->in_entering);
     list_init(&r->in_sealing);
     list_init(&r->in_completing);
+    list_init(&r->in_leasing);
+    list_init(&r->in_taking);
+    list_init(&r->leased_ops);
+    r->taken = UINT64_MAX;
 }
 
 /* Puts a replica on one of its shard's lists, once. */
@@ -161,7 +167,7 @@ struct tail_entry *replica_push(struct shard *s, struct replica *r, const uint8_
         enlist(&s->unsynced, &r->in_unsynced);
     }
     if (r->n_tail == 0) {
-        r->progress_usec = s->now.boot_usec; /* the wait begins now */
+        r->progress_usec = r->commit_usec = s->now.boot_usec; /* the wait begins now */
     }
     ring_push(r, te);
     r->last = te->e.name;
@@ -209,21 +215,19 @@ void replica_release_waiters(struct shard *s, struct replica *r)
     }
 }
 
-void replica_waiter_add(struct shard *s, struct tail_entry *te, struct asker asker, uint8_t answer,
-                        bool own)
+void replica_waiter_add(struct shard *s, struct tail_entry *te, const struct waiter *waiter)
 {
     struct waiter *w;
 
     if (list_empty(&s->free_waiters)) {
         w = mem_alloc(sizeof(*w));
-        list_init(&w->link);
     } else {
         w = LIST_ENTRY(s->free_waiters.next, struct waiter, link);
         list_remove(&w->link);
     }
-    w->asker = asker;
-    w->answer = answer;
-    w->own = own;
+    *w = *waiter;
+    w->asked_usec = s->asked_usec;
+    list_init(&w->link);
     list_push_back(&te->waiters, &w->link);
 }
 
@@ -422,32 +426,44 @@ void replica_commit_to(struct shard *s, struct replica *r, uint64_t seq)
         r->commit = te->e.name;
         r->ring_head = (r->ring_head + 1) & (r->ring_cap - 1);
         r->n_tail--;
-        if (te->e.kind == ENTRY_NOOP && r->state == REPLICA_RECONCILING &&
-            te->e.name.view == r->view) {
-            sm_move(&replica_sm, &r->state, REPLICA_PRIMARY); /* R5 */
-        }
         LIST_FOR_EACH_SAFE(i, &te->waiters)
         {
             struct waiter *w = LIST_ENTRY(i, struct waiter, link);
-            propose_answer(s, w, te);
+            propose_answer(s, r, w, te);
             list_remove(i);
             list_push_back(&s->free_waiters, i);
         }
         tail_entry_bury(s, r, te);
         enlist(&s->commits, &r->in_commits);
-        if (r->n_members > 1) {
+        if (r->n_members + r->n_learners > 1) {
             enlist(&s->told, &r->in_told);
         }
     }
-    r->progress_usec = s->now.boot_usec;
+    r->progress_usec = r->commit_usec = s->now.boot_usec;
+    r->doubted = r->doubted && r->commit.view != r->view; /* the view's no-op is here */
+    replica_serve(s, r);
+    if (r->resigned) {
+        replica_resign(s, r);
+    }
+}
+
+void replica_serve(struct shard *s, struct replica *r)
+{
+    if (r->state == REPLICA_RECONCILING && r->commit.view == r->view &&
+        s->now.boot_usec >= r->act_usec) {
+        sm_move(&replica_sm, &r->state, REPLICA_PRIMARY); /* R5, R10 */
+    }
 }
 
 void replica_try_commit(struct shard *s, struct replica *r)
 {
     uint64_t seq = r->durable_seq; /* R2: the primary's own log counts like any other */
 
-    for (unsigned i = 1; i < r->n_members; i++) {
-        seq = MIN_OF(seq, r->members[i].acked_seq);
+    for (unsigned i = 1; i < r->n_members + r->n_learners; i++) {
+        const struct member *m = &r->members[i];
+        if (!replica_is_learner(r, m) || m->joint) { /* R8 */
+            seq = MIN_OF(seq, m->acked_seq);
+        }
     }
     if (seq > r->commit.seq) {
         replica_commit_to(s, r, seq);
@@ -488,7 +504,37 @@ static enum view_part part_of(const struct shard *s, const struct view_row *row,
             return floor ? VIEW_WAITING : i == 0 ? VIEW_PRIMARY : VIEW_SECONDARY;
         }
     }
+    for (unsigned i = 0; i < row->n_learners; i++) {
+        if (row->learners[i] == s->o.server) {
+            return VIEW_LEARNER; /* it counts for nothing: an earlier process's is as good (R6) */
+        }
+    }
     return VIEW_NONE;
+}
+
+struct member *replica_member(struct replica *r, uint32_t server)
+{
+    for (unsigned i = 0; i < r->n_members + r->n_learners; i++) {
+        if (r->members[i].server == server) {
+            return &r->members[i];
+        }
+    }
+    return NULL;
+}
+
+void replica_reconfig(struct shard *s, struct replica *r, enum reconfig_kind kind, uint32_t server,
+                      uint64_t incarnation)
+{
+    struct action *a;
+
+    if (s->now.boot_usec < r->reconfig_usec || !wal_is_synced(&s->log, r->view_group) ||
+        !wal_is_synced(&s->log, r->base_group)) {
+        return; /* R4: nothing is said in a view that is not durable */
+    }
+    r->reconfig_usec = s->now.boot_usec + SHARD_ACCUSE_USEC;
+    a = actions_add(s->out, ACTION_RECONFIG);
+    a->reconfig =
+        (struct msg_reconfig){ r->partition, r->view, (uint8_t) kind, server, incarnation };
 }
 
 /* R4: the view, and what this server is in it, goes to the log before anything is done in it. */
@@ -504,16 +550,51 @@ static void view_log(struct shard *s, struct replica *r, enum view_part part)
     r->view_group = s->log.group;
 }
 
-/* Leaves whatever was going on in the view before. */
-static void view_leave(struct shard *s, struct replica *r)
+/* Leaves whatever was going on in the view, for the given one: who waits hears of that. */
+static void view_leave(struct shard *s, struct replica *r, uint32_t next)
 {
+    if (replica_is_primary(r)) {
+        lease_give_back(s, r);
+    }
+    r->view = next;
+    learner_dismiss(s, r);
     replica_release_waiters(s, r);
+    parked_refuse(s, r);
+    list_remove(&r->in_leasing);
+    list_remove(&r->in_taking);
     list_remove(&r->in_acks);
     list_remove(&r->in_told);
     list_remove(&r->in_entering);
     list_remove(&r->in_sealing);
     r->ack_owed = false;
     r->asked = false;
+    r->resigned = false;
+    r->taken = UINT64_MAX;
+}
+
+static void members_set(struct replica *r, const struct view_row *row)
+{
+    r->n_members = row->n_members;
+    r->n_learners = row->n_learners;
+    for (unsigned i = 0; i < row->n_members; i++) {
+        r->members[i] = (struct member){ .server = row->members[i] };
+    }
+    for (unsigned i = 0; i < row->n_learners; i++) {
+        r->members[row->n_members + i] = (struct member){ .server = row->learners[i] };
+    }
+}
+
+/* A row of the view that is known: after a restart it tells the learners. */
+static void view_again(struct shard *s, struct replica *r, const struct view_row *row,
+                       enum view_part part)
+{
+    if (!members_equal(r, row)) {
+        shard_halt(s, "two memberships with one view number"); /* R9 */
+    } else if (part == VIEW_LEARNER && r->state == REPLICA_NONE) {
+        members_set(r, row);
+        sm_move(&replica_sm, &r->state, REPLICA_LEARNER);
+        learner_begin(s, r);
+    }
 }
 
 void replica_view(struct shard *s, struct replica *r, const struct view_row *row, bool floor)
@@ -528,19 +609,14 @@ void replica_view(struct shard *s, struct replica *r, const struct view_row *row
         return; /* R4: lower views are refused for ever */
     }
     if (row->view == r->view) {
-        if (!members_equal(r, row)) {
-            shard_halt(s, "two memberships with one view number"); /* R9 */
-        }
+        view_again(s, r, row, part);
         return;
     }
-    r->view = row->view;
-    view_leave(s, r);
+    view_leave(s, r, row->view);
     r->time_usec = MAX_OF(r->time_usec, row->time_usec);
     r->progress_usec = s->now.boot_usec;
-    r->n_members = row->n_members;
-    for (unsigned i = 0; i < row->n_members; i++) {
-        r->members[i] = (struct member){ .server = row->members[i] };
-    }
+    r->reconfig_usec = 0;
+    members_set(r, row);
     view_log(s, r, part);
     if (part == VIEW_NONE) {
         if (r->state != REPLICA_NONE) {
@@ -548,48 +624,120 @@ void replica_view(struct shard *s, struct replica *r, const struct view_row *row
         }
     } else if (part == VIEW_WAITING) {
         sm_move(&replica_sm, &r->state, REPLICA_WAITING);
-        r->accuse_usec = 0;
     } else {
         sm_move(&replica_sm, &r->state, REPLICA_ENTERING);
         enlist(&s->entering, &r->in_entering);
     }
 }
 
-void replica_enter(struct shard *s, struct replica *r)
+static void enter_primary(struct shard *s, struct replica *r)
+{
+    bool begin_counts = s->o.log.start > 1 && !r->alone;
+
+    /* R10: every promise to another process, those of an earlier process of this server included */
+    r->act_usec = MAX_OF(lease_promised_until(r, s->o.server),
+                         begin_counts ? s->begin_usec + PROMISE_USEC : 0);
+    sm_move(&replica_sm, &r->state, REPLICA_RECONCILING);
+    for (unsigned i = 1; i < r->n_members; i++) {
+        r->members[i].heard_usec = s->now.boot_usec;
+        stream_resend(s, r, r->members[i].server, r->commit.seq); /* R5: the whole tail… */
+    }
+    propose_noop(s, r); /* …then a no-op */
+    if (r->n_members > 1) {
+        lease_want(s, r);
+    }
+}
+
+static void enter_secondary(struct shard *s, struct replica *r)
 {
     struct action *a;
 
-    list_remove(&r->in_entering);
-    r->progress_usec = s->now.boot_usec;
-    if (r->members[0].server == s->o.server) {
-        if (r->incomplete) {
-            shard_halt(s, "an incomplete copy was made primary");
-            return;
-        }
-        sm_move(&replica_sm, &r->state, REPLICA_RECONCILING);
-        for (unsigned i = 1; i < r->n_members; i++) {
-            stream_resend(s, r, r->members[i].server, r->commit.seq); /* R5: the whole tail… */
-        }
-        propose_noop(s, r); /* …then a no-op */
-        return;
-    }
     sm_move(&replica_sm, &r->state, REPLICA_SECONDARY);
     r->matched_seq = r->commit.seq;
     r->acked_seq = 0;
+    r->heard_usec = s->now.boot_usec;
     a = actions_add(s->out, ACTION_RESEND);
     a->server = r->members[0].server;
     a->note = (struct msg_at){ r->partition, r->view, r->commit.seq };
 }
 
+void replica_enter(struct shard *s, struct replica *r)
+{
+    const struct member *self = replica_member(r, s->o.server);
+
+    list_remove(&r->in_entering);
+    r->progress_usec = s->now.boot_usec;
+    if (replica_is_learner(r, self)) {
+        sm_move(&replica_sm, &r->state, REPLICA_LEARNER);
+        r->acked_seq = 0;
+        learner_begin(s, r);
+    } else if (r->incomplete) {
+        sm_move(&replica_sm, &r->state, REPLICA_WAITING); /* R17: it asks to be a learner */
+    } else if (self == r->members) {
+        enter_primary(s, r);
+    } else {
+        enter_secondary(s, r);
+    }
+}
+
+/* ---- leaving by itself ---- */
+
+void replica_resign(struct shard *s, struct replica *r)
+{
+    r->resigned = true; /* it takes no more writes… */
+    if (r->state != REPLICA_PRIMARY || r->n_tail > 0) {
+        return;
+    }
+    view_leave(s, r, r->view); /* …and has given its leases back when it asks */
+    sm_move(&replica_sm, &r->state, REPLICA_WAITING);
+    r->resigned = true;
+    replica_reconfig(s, r, RECONFIG_RESIGN, r->members[1].server, 0);
+}
+
+void replica_drop(struct shard *s, struct replica *r)
+{
+    replica_cut(s, r, r->commit.seq + 1);
+    r->index->ops->free(r->index);
+    r->index = NULL;
+    if (s->o.index_open(s->o.index_ctx, r->partition, &r->index) < 0) {
+        shard_halt(s, "no memory for the index");
+        return;
+    }
+    session_table_free(&r->sessions);
+    view_runs_set(r, NULL, 0);
+    list_remove(&r->in_commits);
+    list_remove(&r->in_completing);
+    r->commit = r->last = r->base = r->base_end = (struct name){ 0 };
+    r->durable_seq = r->matched_seq = r->acked_seq = 0;
+    r->flush = r->flush_pending = (struct flush_mark){ 0 };
+    r->horizon_seq = r->swept_flush_seq = r->digest = r->n_expiring = 0;
+    r->incomplete = true;
+    r->alone = false;
+}
+
+void replica_begin_dropped(struct shard *s, struct replica *r)
+{
+    replica_drop(s, r);
+    wal_append(&s->log, FRAME_DROP, r->partition, r->view, NULL, 0);
+    r->base_group = s->log.group;
+}
+
+void replica_distrust(struct shard *s, struct replica *r)
+{
+    view_leave(s, r, r->view);
+    sm_move(&replica_sm, &r->state, REPLICA_WAITING);
+    replica_begin_dropped(s, r); /* R15: durable before it asks to be a learner */
+}
+
 void replica_seal(struct shard *s, struct replica *r, uint32_t view)
 {
-    if (view != r->view || r->state == REPLICA_NONE) {
+    if (view != r->view || r->state == REPLICA_NONE || r->state == REPLICA_LEARNER) {
         return;
     }
     if (r->state != REPLICA_WAITING) {
-        view_leave(s, r);
+        view_leave(s, r, r->view);
         sm_move(&replica_sm, &r->state, REPLICA_WAITING);
-        r->accuse_usec = s->now.boot_usec + 2 * SHARD_ACCUSE_USEC;
+        r->reconfig_usec = s->now.boot_usec + 2 * SHARD_ACCUSE_USEC;
     }
     if (!replica_report_sealed(s, r)) {
         enlist(&s->sealing, &r->in_sealing);
@@ -611,6 +759,6 @@ bool replica_report_sealed(struct shard *s, struct replica *r)
                                      .last = r->last,
                                      .time_usec = r->time_usec,
                                      .commit = r->commit,
-                                     .trusted = !s->o.untrusted };
+                                     .trusted = !r->doubted };
     return true;
 }

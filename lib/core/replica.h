@@ -30,14 +30,36 @@ struct waiter {
     struct asker asker;
     uint8_t answer; /* enum result_code */
     bool own;       /* the entry is the operation's own: the answer's values come from it */
+    bool reads;     /* it proposed nothing: answered under leases only (R10) */
+    uint64_t asked_usec;
 };
 
-/* What the primary knows of one other member in this view. */
+/* What the primary knows of another member, or of a learner, in this view. */
 struct member {
     uint32_t server;
     uint64_t acked_seq;      /* durable there up to here, as of this view */
     uint64_t told_seq;       /* commit that it was told */
     uint64_t told_time_usec; /* partition time that it was told */
+    uint64_t told_digest;    /* of the copy here at that commit */
+    uint64_t granted_usec; /* its newest grant of a lease: when that was asked for; 0: none (R10) */
+    uint64_t heard_usec;   /* boot time of its newest grant or ack (R14) */
+
+    /* of a learner */
+    bool streams;          /* it is sent all prepares */
+    bool learned;          /* it says that it is complete */
+    bool agrees;           /* and its digest was that of the copy here */
+    bool joint;            /* nothing is committed or read without it (R8) */
+    uint64_t joint_seq;    /* what was prepared before it became so */
+    uint64_t incarnation;  /* of the process that learned */
+    uint64_t asked_usec;   /* when its promotion was asked for */
+    struct lesson *lesson; /* the catch-up that it is sent, or NULL */
+};
+
+/* A promise not to act as primary before `until`: a lease was granted (R10). */
+struct promise {
+    uint32_t server;
+    uint32_t view; /* of the newest grant */
+    uint64_t until_usec;
 };
 
 struct flush_mark {
@@ -58,10 +80,19 @@ struct replica {
     uint16_t partition;
     uint8_t state; /* enum replica_state; replica_move changes it */
     uint8_t n_members;
+    uint8_t n_learners;
     uint32_t view;       /* highest that was ever logged here (R4, I7) */
-    uint32_t floor_view; /* views up to here were formed with an earlier process (R6) */
     uint64_t view_group; /* the view is durable when this group is */
-    struct member members[REPLICAS_MAX];
+    struct member members[REPLICAS_MAX + LEARNERS_MAX]; /* the primary first, learners last */
+    struct promise promises[REPLICAS_MAX];
+    bool alone;             /* the log holds the committed no-op of a view of itself alone (R10) */
+    bool doubted;           /* it may lack what was answered: an unclean start (R7) */
+    bool resigned;          /* as primary of this view it has stopped, for members[1] (R16) */
+    uint64_t act_usec;      /* primary: not before this time */
+    uint64_t heard_usec;    /* secondary: when the primary was heard last; learner: it taught */
+    uint64_t reconfig_usec; /* when the manager may be asked again */
+    struct list in_leasing; /* shard list: leases are to be asked for at the turn's end */
+    struct list leased_ops; /* operations that wait for leases: parked.c */
     struct index *index;
     struct position replay_from; /* what stands before it came with a checkpoint */
 
@@ -76,6 +107,7 @@ struct replica {
     uint64_t matched_seq;   /* secondary: last one known to be the primary's of this view */
     uint64_t acked_seq;     /* secondary: last one acked in this view */
     uint64_t progress_usec; /* boot time of the last commit, resend or change of view */
+    uint64_t commit_usec;   /* boot time of the last commit, or when the tail began to wait */
 
     struct view_run *runs; /* the view table: view_table.c */
     size_t n_runs;
@@ -109,13 +141,19 @@ struct replica {
     struct list in_completing;
     bool ack_owed;        /* even when nothing new is durable: the primary asked again */
     bool asked;           /* a resend was asked for and nothing fitting came yet */
-    uint64_t accuse_usec; /* waiting: when to ask for a view again */
+    uint64_t taken;       /* learner: number of the last piece of its catch-up; UINT64_MAX: none */
+    uint64_t taken_group; /* of the log: it is in it */
+    struct list in_taking;
 };
 
 struct peer {
     bool clock_known;
     uint8_t space;             /* enum shard_space */
     int64_t clock_offset_usec; /* its CLOCK_REALTIME minus our CLOCK_BOOTTIME */
+    uint64_t progress_usec;    /* when an ack of any partition moved on (R14) */
+    struct msg_lease *asks;    /* leases to be asked for */
+    size_t n_asks;
+    size_t cap_asks;
 };
 
 /* A copy or a drop that is in the log and not yet in the index. */
@@ -171,6 +209,24 @@ struct shard {
     struct list entering;
     struct list sealing;
     struct list completing; /* catch-ups whose end is not synced yet */
+    struct list leasing;
+    struct list taking;  /* pieces of catch-ups that are not acked yet */
+    struct list lessons; /* catch-ups that are sent: learner.c */
+    uint32_t n_lessons;
+    struct buf *pieces; /* sent in the step in progress */
+    size_t n_pieces;
+    size_t cap_pieces;
+    struct msg_lease *grants; /* of the step in progress */
+    size_t cap_grants;
+    uint64_t lease_usec;   /* when leases were asked for last */
+    uint64_t manager_usec; /* when the manager was heard last */
+    uint64_t tick_usec;    /* the last tick */
+    uint64_t quiet_usec;   /* nobody was expected to be heard before this time */
+    uint64_t begin_usec;   /* the first step */
+    uint64_t asked_usec;   /* when the operation in progress arrived */
+    uint64_t learnt_bytes;
+    uint64_t taught_bytes;
+    bool leaving; /* R16 */
     struct list graveyard;
     struct list free_waiters;
     struct map parked; /* operations that wait for the disk: parked.c */
@@ -213,6 +269,25 @@ void replica_view(struct shard *s, struct replica *r, const struct view_row *row
 /* The view became durable: begin it (R5). */
 void replica_enter(struct shard *s, struct replica *r);
 void replica_seal(struct shard *s, struct replica *r, uint32_t view);
+/* The primary stops, so that members[1] follows it (R16). */
+void replica_resign(struct shard *s, struct replica *r);
+/* The copy counts for nothing any more: emptied, incomplete, and said so in the log (R15). */
+void replica_drop(struct shard *s, struct replica *r);
+/* The same of one that acts, because it can't be read; the other members have theirs. */
+void replica_distrust(struct shard *s, struct replica *r);
+/* Begins with nothing, and says so in the log. */
+void replica_begin_dropped(struct shard *s, struct replica *r);
+/* Primary, when its view's no-op has committed and no promise stands against it (R5, R10). */
+void replica_serve(struct shard *s, struct replica *r);
+/* Asks the manager, at most every SHARD_ACCUSE_USEC for a replica unless `at_once`. */
+void replica_reconfig(struct shard *s, struct replica *r, enum reconfig_kind kind, uint32_t server,
+                      uint64_t incarnation);
+/* This server's place among members and learners, or NULL. */
+struct member *replica_member(struct replica *r, uint32_t server);
+static inline bool replica_is_learner(const struct replica *r, const struct member *m)
+{
+    return m >= r->members + r->n_members;
+}
 /* Reports if all that it holds is durable. Returns whether it did. */
 bool replica_report_sealed(struct shard *s, struct replica *r);
 /* Commits and applies up to seq (R2): members' logs have it. */
@@ -250,11 +325,12 @@ uint64_t replica_told_time(struct shard *s, struct replica *r);
 bool flush_covers(const struct flush_mark *f, uint64_t seq, uint64_t stamp_usec, uint64_t now_usec);
 /* What a flush entry does to the mark. */
 void flush_apply(struct flush_mark *f, const struct entry *e);
-void replica_waiter_add(struct shard *s, struct tail_entry *te, struct asker asker, uint8_t answer,
-                        bool own);
+void replica_waiter_add(struct shard *s, struct tail_entry *te, const struct waiter *w);
 void shard_halt(struct shard *s, const char *why);
 /* Begins what is done between steps; the actions are carried out as a step's. False: halted. */
 bool shard_enter(struct shard *s, struct actions *out);
+/* What is known of a server; room is made. */
+struct peer *shard_peer(struct shard *s, uint32_t server);
 /* NULL: not a partition of this shard. */
 struct replica *shard_replica(const struct shard *s, uint32_t partition);
 
@@ -285,6 +361,8 @@ int catchup_replay_base(struct shard *s, struct replica *r, const struct frame *
 
 /* ---- stream.c: prepares, acks, resends ---- */
 
+/* The other members, and learners that are being taught. `m` may be NULL. */
+bool stream_goes_to(const struct replica *r, const struct member *m);
 void stream_send(struct shard *s, struct replica *r, uint32_t server, const struct tail_entry *te);
 /* Sends the tail above seq to one member. */
 void stream_resend(struct shard *s, struct replica *r, uint32_t server, uint64_t seq);
@@ -296,6 +374,47 @@ void stream_resend_asked(struct shard *s, struct replica *r, uint32_t from, cons
 void stream_flush_acks(struct shard *s);
 /* Tells members of commits. */
 void stream_tell_commits(struct shard *s);
+/* This one's are to be told. */
+void stream_tell(struct shard *s, struct replica *r);
+
+/* ---- lease.c: leases, promises, who is not heard (R10, R14) ---- */
+
+/* Leases are asked for at the turn's end. */
+void lease_want(struct shard *s, struct replica *r);
+void lease_turn_end(struct shard *s);
+void lease_tick(struct shard *s);
+void lease_asked(struct shard *s, const struct shard_event *e);
+void lease_granted(struct shard *s, const struct shard_event *e);
+void lease_returned(struct replica *r, uint32_t from, uint32_t view);
+/* The primary acts no more: what was granted is given back. */
+void lease_give_back(struct shard *s, const struct replica *r);
+/* May the primary answer, now, what was asked at s->asked_usec? */
+bool lease_holds(const struct shard *s, const struct replica *r);
+/* When the last promise to another server ends. */
+uint64_t lease_promised_until(const struct replica *r, uint32_t self);
+/* Accuses who is not heard. */
+void lease_watch(struct shard *s, struct replica *r);
+
+/* ---- learner.c: catch-up over the network and promotion (R17, R8) ---- */
+
+/* A learner entered a view, or has to begin anew. */
+void learner_begin(struct shard *s, struct replica *r);
+void learner_tick(struct shard *s, struct replica *r);
+void learner_synced(struct shard *s);
+void learner_catchup(struct shard *s, struct replica *r, uint32_t from,
+                     const struct msg_catchup *m);
+/* Tells the primary how far a complete copy is. */
+void learner_tell(struct shard *s, struct replica *r);
+void learner_asked(struct shard *s, struct replica *r, const struct shard_event *e);
+void learner_acked(struct shard *s, struct replica *r, uint32_t from, const struct msg_at *m);
+void learner_learned(struct shard *s, struct replica *r, const struct shard_event *e);
+/* What it needed of the disk was read. False: it was not for a catch-up. */
+bool learner_read(struct shard *s, const struct shard_read *read);
+/* The primary's care for its learners: lessons, joint state, promotion. */
+void learner_watch(struct shard *s, struct replica *r);
+/* Nothing more is taught in this view. */
+void learner_dismiss(struct shard *s, struct replica *r);
+void lesson_free(struct shard *s, struct lesson *l);
 
 /* ---- compaction.c ---- */
 
@@ -324,6 +443,12 @@ void sweep_tick(struct shard *s);
 /* Keep the operation, and ask for the record. False: too many wait. */
 bool parked_op(struct shard *s, const struct replica *r, struct asker asker, const struct op *op,
                const struct index_record *rec);
+/* Keep the operation until the replica's leases are good for it. False: too many wait. */
+bool parked_lease(struct shard *s, struct replica *r, struct asker asker, const struct op *op);
+/* The leases may be good now. */
+void parked_leased(struct shard *s, struct replica *r);
+/* The replica acts no more: "not me". */
+void parked_refuse(struct shard *s, struct replica *r);
 bool parked_peek(struct shard *s, const struct replica *r, struct asker asker, const uint8_t *key,
                  size_t key_len, const struct index_record *rec);
 /* Another copy of this operation has come: the one that waits is not wanted any more. */
@@ -340,5 +465,6 @@ void propose_noop(struct shard *s, struct replica *r);
 void propose_peek(struct shard *s, struct replica *r, struct asker asker, const uint8_t *key,
                   size_t key_len);
 /* Answers one waiter of a committed entry. */
-void propose_answer(struct shard *s, const struct waiter *w, const struct tail_entry *te);
+void propose_answer(struct shard *s, const struct replica *r, const struct waiter *w,
+                    const struct tail_entry *te);
 uint64_t propose_op_hash(uint16_t partition, const struct op_id *op);

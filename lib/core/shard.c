@@ -22,6 +22,9 @@ static void lists_init(struct shard *s)
     list_init(&s->entering);
     list_init(&s->sealing);
     list_init(&s->completing);
+    list_init(&s->leasing);
+    list_init(&s->taking);
+    list_init(&s->lessons);
     list_init(&s->graveyard);
     list_init(&s->free_waiters);
 }
@@ -34,6 +37,9 @@ int shard_new(const struct shard_options *o, struct shard **ret)
     kumo_assert(l->partitions > 0);
     kumo_assert(o->server > 0);
     s->o = *o;
+    s->o.failure_usec = o->failure_usec ? o->failure_usec : FAILURE_USEC_DEFAULT;
+    s->o.lesson_bytes = o->lesson_bytes ? o->lesson_bytes : LESSON_BYTES_DEFAULT;
+    s->o.replica_usec = o->replica_usec ? o->replica_usec : REPLICA_USEC_DEFAULT;
     wal_init(&s->log, l);
     lists_init(s);
     s->n_replicas = l->partitions / l->shards + (l->shard < l->partitions % l->shards);
@@ -61,12 +67,20 @@ static void graveyard_empty(struct shard *s)
     }
 }
 
+static void pieces_free(struct shard *s)
+{
+    while (s->n_pieces > 0) {
+        buf_free(&s->pieces[--s->n_pieces]);
+    }
+}
+
 struct shard *shard_free(struct shard *s)
 {
     if (!s) {
         return NULL;
     }
     for (size_t i = 0; i < s->n_replicas; i++) {
+        learner_dismiss(s, &s->replicas[i]);
         replica_free(s, &s->replicas[i]);
     }
     graveyard_empty(s);
@@ -77,6 +91,12 @@ struct shard *shard_free(struct shard *s)
         list_remove(&w->link);
         free(w);
     }
+    for (size_t i = 0; i < s->n_peers; i++) {
+        free(s->peers[i].asks);
+    }
+    pieces_free(s);
+    free(s->pieces);
+    free(s->grants);
     free(s->replicas);
     free(s->peers);
     map_free(&s->pending_keys);
@@ -159,6 +179,7 @@ static int replay_view(struct replica *r, const struct frame *f)
         return -EBADMSG;
     }
     r->view = f->view;
+    r->n_learners = 0; /* the manager tells them again */
     r->n_members = v.n_members;
     for (unsigned i = 0; i < v.n_members; i++) {
         r->members[i] = (struct member){ .server = v.members[i] };
@@ -200,6 +221,10 @@ int shard_replay_frame(struct shard *s, const struct frame *f, struct position a
     case FRAME_GONE:
         err = compaction_replay_gone(r, f);
         break;
+    case FRAME_DROP:
+        replica_drop(s, r);
+        err = 0;
+        break;
     default:
         err = -EPROTONOSUPPORT;
     }
@@ -219,31 +244,40 @@ void shard_replay_end(struct shard *s)
         if (r->replay_from.segment != 0 && r->commit.seq > 0) {
             list_push_back(&s->commits, &r->in_commits);
         }
-        for (unsigned j = 0; j < r->n_members; j++) {
-            if (r->members[j].server == s->o.server) { /* R6: it resumes nothing */
-                sm_move(&replica_sm, &r->state, REPLICA_WAITING);
-            }
+        r->alone = r->n_members == 1 && r->commit.seq > 0 && r->commit.view == r->view;
+        if (replica_member(r, s->o.server)) { /* R6: it resumes nothing */
+            sm_move(&replica_sm, &r->state, REPLICA_WAITING);
+        }
+        r->doubted = s->o.untrusted;
+        if (s->o.distrusted) {
+            replica_begin_dropped(s, r);
         }
     }
 }
 
 /* ---- events ---- */
 
-static void peer_clock(struct shard *s, const struct shard_event *e)
+struct peer *shard_peer(struct shard *s, uint32_t server)
 {
-    uint32_t server = e->from;
-
-    if (server > SERVERS_MAX || e->clock.space >= _SPACE_MAX) {
-        return;
-    }
     if (server >= s->n_peers) {
         mem_grow(&s->peers, &s->cap_peers, server + 1, sizeof(*s->peers));
         memset(&s->peers[s->n_peers], 0, (server + 1 - s->n_peers) * sizeof(*s->peers));
         s->n_peers = server + 1;
     }
-    s->peers[server].clock_known = true;
-    s->peers[server].clock_offset_usec = (int64_t) e->clock.usec - (int64_t) s->now.boot_usec;
-    s->peers[server].space = e->clock.space;
+    return &s->peers[server];
+}
+
+static void peer_clock(struct shard *s, const struct shard_event *e)
+{
+    struct peer *p;
+
+    if (e->from > SERVERS_MAX || e->clock.space >= _SPACE_MAX) {
+        return;
+    }
+    p = shard_peer(s, e->from);
+    p->clock_known = true;
+    p->clock_offset_usec = (int64_t) e->clock.usec - (int64_t) s->now.boot_usec;
+    p->space = e->clock.space;
 }
 
 /* The connection to a server is new: what was sent over the old one may be lost. */
@@ -251,20 +285,18 @@ static void peer_up(struct shard *s, uint32_t server)
 {
     for (size_t i = 0; i < s->n_replicas; i++) {
         struct replica *r = &s->replicas[i];
+        struct member *m;
         if (r->state == REPLICA_SECONDARY && r->members[0].server == server) {
             r->ack_owed = true;
             if (list_empty(&r->in_acks)) {
                 list_push_back(&s->acks, &r->in_acks);
             }
         }
-        for (unsigned j = 1; j < r->n_members && replica_is_primary(r); j++) {
-            if (r->members[j].server == server) {
-                r->members[j].told_seq = 0;
-                stream_resend(s, r, server, r->members[j].acked_seq);
-                if (list_empty(&r->in_told)) {
-                    list_push_back(&s->told, &r->in_told);
-                }
-            }
+        m = replica_is_primary(r) ? replica_member(r, server) : NULL;
+        if (stream_goes_to(r, m)) {
+            m->told_seq = 0;
+            stream_resend(s, r, server, m->acked_seq);
+            stream_tell(s, r);
         }
     }
 }
@@ -287,35 +319,85 @@ static void synced(struct shard *s)
         replica_report_sealed(s, LIST_ENTRY(k, struct replica, in_sealing));
     }
     catchup_synced(s);
+    learner_synced(s);
     compaction_synced(s);
     stream_flush_acks(s);
 }
 
-static void tick_replica(struct shard *s, struct replica *r)
+/* A member that may not act asks for what it needs (R6). */
+static void tick_waiting(struct shard *s, struct replica *r)
 {
-    r->asked = false;
-    if (r->state == REPLICA_WAITING && s->now.boot_usec >= r->accuse_usec &&
-        wal_is_synced(&s->log, r->view_group)) {
-        struct action *a = actions_add(s->out, ACTION_RECONFIG); /* R6 */
-        a->reconfig = (struct msg_reconfig){ .partition = r->partition,
-                                             .view = r->view,
-                                             .kind = RECONFIG_RENEW };
-        r->accuse_usec = s->now.boot_usec + SHARD_ACCUSE_USEC;
+    if (r->incomplete) {
+        replica_reconfig(s, r, RECONFIG_REMOVE, s->o.server, 0); /* R17: to be a learner */
+    } else if (r->resigned) {
+        replica_reconfig(s, r, RECONFIG_RESIGN, r->members[1].server, 0);
+    } else {
+        replica_reconfig(s, r, RECONFIG_RENEW, 0, 0);
     }
-    if (replica_is_primary(r) && r->n_tail > 0 &&
-        s->now.boot_usec - r->progress_usec >= SHARD_RESEND_USEC) {
-        r->progress_usec = s->now.boot_usec;
-        for (unsigned i = 1; i < r->n_members; i++) {
+}
+
+static void tick_primary(struct shard *s, struct replica *r)
+{
+    replica_serve(s, r);
+    parked_leased(s, r);
+    learner_watch(s, r);
+    if (s->leaving && r->n_members > 1) {
+        replica_resign(s, r);
+    }
+    if (!replica_is_primary(r) || r->n_tail == 0 ||
+        s->now.boot_usec - r->progress_usec < SHARD_RESEND_USEC) {
+        return;
+    }
+    r->progress_usec = s->now.boot_usec;
+    for (unsigned i = 1; i < r->n_members + r->n_learners; i++) {
+        if (stream_goes_to(r, &r->members[i])) {
             stream_resend(s, r, r->members[i].server, r->members[i].acked_seq);
         }
     }
 }
 
+static void tick_replica(struct shard *s, struct replica *r)
+{
+    r->asked = false;
+    switch (r->state) {
+    case REPLICA_WAITING:
+        tick_waiting(s, r);
+        return;
+    case REPLICA_LEARNER:
+        learner_tick(s, r);
+        return;
+    case REPLICA_SECONDARY:
+        if (s->leaving) {
+            replica_reconfig(s, r, RECONFIG_REMOVE, s->o.server, 0); /* R16 */
+        }
+        lease_watch(s, r);
+        return;
+    case REPLICA_RECONCILING:
+    case REPLICA_PRIMARY:
+        lease_watch(s, r);
+        tick_primary(s, r);
+        return;
+    default:
+        return;
+    }
+}
+
+/* R14: whoever did not run itself has not heard the others for that reason. */
+static void tick_gap(struct shard *s)
+{
+    if (s->now.boot_usec - s->tick_usec > SHARD_GAP_USEC) {
+        s->quiet_usec = s->now.boot_usec;
+    }
+    s->tick_usec = s->now.boot_usec;
+}
+
 static void tick(struct shard *s)
 {
+    tick_gap(s);
     for (size_t i = 0; i < s->n_replicas; i++) {
         tick_replica(s, &s->replicas[i]);
     }
+    lease_tick(s);
     sweep_tick(s);
     if (s->now.boot_usec - s->commits_usec >= SHARD_COMMIT_USEC) {
         s->commits_usec = s->now.boot_usec;
@@ -352,6 +434,7 @@ static void note_commits(struct shard *s)
 
 static void turn_end(struct shard *s)
 {
+    lease_turn_end(s);
     compaction_go_on(s);
     note_commits(s);
     if (wal_dirty(&s->log)) {
@@ -370,6 +453,7 @@ static void key_op(struct shard *s, const struct shard_event *e)
                              : hashspace_partition_of_hash(hashspace_hash(op->key, op->key_len), n);
     struct replica *r = shard_replica(s, partition);
 
+    s->asked_usec = s->now.boot_usec;
     if (r) {
         propose_op(s, r, e->op.asker, op);
     } else {
@@ -416,6 +500,21 @@ static void replica_event(struct shard *s, struct replica *r, const struct shard
     case SHARD_RESEND:
         stream_resend_asked(s, r, e->from, &e->note);
         return;
+    case SHARD_LEASE_BACK:
+        lease_returned(r, e->from, e->note.view);
+        return;
+    case SHARD_CATCHUP_ASK:
+        learner_asked(s, r, e);
+        return;
+    case SHARD_CATCHUP:
+        learner_catchup(s, r, e->from, &e->catchup);
+        return;
+    case SHARD_CATCHUP_ACK:
+        learner_acked(s, r, e->from, &e->note);
+        return;
+    case SHARD_LEARNED:
+        learner_learned(s, r, e);
+        return;
     default:
         kumo_unreachable();
     }
@@ -431,6 +530,12 @@ static struct replica *event_replica(const struct shard *s, const struct shard_e
         return shard_replica(s, e->prepare.partition);
     case SHARD_COMMIT:
         return shard_replica(s, e->commit.partition);
+    case SHARD_CATCHUP_ASK:
+        return shard_replica(s, e->ask.partition);
+    case SHARD_CATCHUP:
+        return shard_replica(s, e->catchup.partition);
+    case SHARD_LEARNED:
+        return shard_replica(s, e->learned.partition);
     default:
         return shard_replica(s, e->note.partition);
     }
@@ -443,6 +548,7 @@ bool shard_enter(struct shard *s, struct actions *out)
         wal_flushed(&s->log);
     }
     graveyard_empty(s);
+    pieces_free(s);
     s->out = out;
     return !s->halted;
 }
@@ -456,6 +562,7 @@ void shard_step(struct shard *s, const struct shard_clock *now, const struct sha
         return;
     }
     s->now = *now;
+    s->begin_usec = s->begin_usec ? s->begin_usec : now->boot_usec;
     switch (e->kind) {
     case SHARD_OP:
         key_op(s, e);
@@ -481,7 +588,21 @@ void shard_step(struct shard *s, const struct shard_clock *now, const struct sha
         synced(s);
         break;
     case SHARD_READ:
-        parked_read(s, &e->read);
+        if (!learner_read(s, &e->read)) {
+            parked_read(s, &e->read);
+        }
+        break;
+    case SHARD_LEASES:
+        lease_asked(s, e);
+        break;
+    case SHARD_GRANTS:
+        lease_granted(s, e);
+        break;
+    case SHARD_MANAGER:
+        s->manager_usec = now->boot_usec;
+        break;
+    case SHARD_LEAVE:
+        s->leaving = true;
         break;
     case SHARD_COMPACT:
         compaction_begin(s, &e->victim);
@@ -505,15 +626,33 @@ void shard_step(struct shard *s, const struct shard_clock *now, const struct sha
 
 void shard_count(const struct shard *s, struct shard_counts *ret)
 {
-    *ret = (struct shard_counts){ .tail_bytes = s->tail_bytes };
+    *ret = (struct shard_counts){ .tail_bytes = s->tail_bytes,
+                                  .learnt_bytes = s->learnt_bytes,
+                                  .taught_bytes = s->taught_bytes };
     for (size_t i = 0; i < s->n_replicas; i++) {
         const struct replica *r = &s->replicas[i];
-        ret->members += r->state != REPLICA_NONE;
+        ret->members += r->state != REPLICA_NONE && r->state != REPLICA_LEARNER;
+        ret->distrusted += s->o.distrusted && !wal_is_synced(&s->log, r->base_group);
+        ret->untrusted += r->doubted && r->state != REPLICA_NONE;
+        ret->learning += r->state == REPLICA_LEARNER;
         ret->primary += r->state == REPLICA_PRIMARY;
         ret->waiting += r->state == REPLICA_WAITING;
         ret->working += r->state == REPLICA_PRIMARY || r->state == REPLICA_SECONDARY;
         ret->records += r->index->ops->count(r->index);
     }
+}
+
+static uint64_t lease_until(const struct replica *r)
+{
+    uint64_t until_usec = UINT64_MAX;
+
+    for (unsigned i = 1; i < r->n_members + r->n_learners; i++) {
+        const struct member *m = &r->members[i];
+        if (!replica_is_learner(r, m) || m->joint) {
+            until_usec = MIN_OF(until_usec, m->granted_usec ? m->granted_usec + LEASE_USEC : 0);
+        }
+    }
+    return until_usec;
 }
 
 int shard_replica_info(const struct shard *s, uint16_t partition, struct replica_info *ret)
@@ -536,9 +675,16 @@ int shard_replica_info(const struct shard *s, uint16_t partition, struct replica
         .n_members = r->n_members,
         .digest = r->digest,
         .complete = !r->incomplete,
+        .lease_until_usec = lease_until(r),
     };
     for (unsigned i = 0; i < r->n_members; i++) {
         ret->members[i] = r->members[i].server;
+    }
+    ret->n_learners = r->n_learners;
+    for (unsigned i = 0; i < r->n_learners; i++) {
+        const struct member *m = &r->members[r->n_members + i];
+        ret->learners[i] = m->server;
+        ret->joint = ret->joint || m->joint;
     }
     return 0;
 }

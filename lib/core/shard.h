@@ -27,11 +27,13 @@
 #define SHARD_RESEND_USEC 1000000 /* a tail without progress is sent again */
 #define SHARD_ACCUSE_USEC 500000  /* a view is asked for again */
 #define SHARD_LEASE_USEC  200000  /* leases are asked for */
+#define SHARD_GAP_USEC    1000000 /* between two ticks: nobody else is blamed for it (R14) */
 
 /* Leases (R10): a lease counts from when it was asked for, a promise from when it was given. */
 #define LEASE_USEC   1000000
 #define PROMISE_USEC (LEASE_USEC + LEASE_USEC / 10 + 100000)
 
+#define LESSON_BYTES_DEFAULT (256u << 10)
 #define FAILURE_USEC_DEFAULT 1000000 /* failure-timeout: a primary that is not heard is accused */
 #define REPLICA_USEC_DEFAULT 1000000 /* replica-timeout: so is another replica (R14) */
 
@@ -47,6 +49,7 @@ struct shard_options {
     uint64_t sweep_usec;   /* 0: SWEEP_USEC_DEFAULT */
     uint64_t failure_usec; /* 0: FAILURE_USEC_DEFAULT */
     uint64_t replica_usec; /* 0: REPLICA_USEC_DEFAULT */
+    uint32_t lesson_bytes; /* of one piece of a catch-up; 0: LESSON_BYTES_DEFAULT */
     bool confirm;    /* read-mode = confirm: a round to the secondaries instead of leases (R10) */
     bool distrusted; /* nothing that was here counts: every copy begins emptied (R15) */
     bool untrusted;  /* an unclean start with a sync mode below always (R7) */
@@ -172,6 +175,8 @@ struct shard_counts {
     uint32_t members;      /* partitions that this shard is a member of */
     uint32_t primary;      /* of them, serving as primary */
     uint32_t waiting;      /* of them, waiting for a view */
+    uint32_t distrusted;   /* partitions whose emptying is not on the disk yet (R15) */
+    uint32_t untrusted;    /* members that may still lack answered writes (R7) */
     uint32_t learning;     /* partitions that it is a learner of, not a member… */
     uint64_t learnt_bytes; /* …and what catch-ups brought since the start */
     uint64_t taught_bytes; /* what catch-ups sent */
@@ -207,9 +212,9 @@ struct replica_info {
     uint32_t members[REPLICAS_MAX]; /* of the newest view known here; the primary first */
     uint8_t n_learners;
     uint32_t learners[LEARNERS_MAX];
-    bool complete;   /* R17: no catch-up is under way here */
-    bool joint;      /* R8: the primary commits and reads nothing without a learner */
-    bool leased;     /* R10: reads may be answered now */
+    bool complete;             /* R17: no catch-up is under way here */
+    bool joint;                /* R8: the primary commits and reads nothing without a learner */
+    uint64_t lease_until_usec; /* boot time: a primary may answer reads until then (R10) */
     uint64_t digest; /* of the records that live without end: equal where commits are equal */
 };
 /* -ENOENT when the partition is not of this shard or never was here. */

@@ -8,6 +8,11 @@
 
 /* ---- the primary's end ---- */
 
+bool stream_goes_to(const struct replica *r, const struct member *m)
+{
+    return m && m != r->members && (!replica_is_learner(r, m) || m->streams);
+}
+
 void stream_send(struct shard *s, struct replica *r, uint32_t server, const struct tail_entry *te)
 {
     struct action *a = actions_add(s->out, ACTION_PREPARE);
@@ -32,33 +37,33 @@ void stream_resend(struct shard *s, struct replica *r, uint32_t server, uint64_t
     }
 }
 
-static struct member *member_find(struct replica *r, uint32_t server)
-{
-    for (unsigned i = 0; i < r->n_members; i++) {
-        if (r->members[i].server == server) {
-            return &r->members[i];
-        }
-    }
-    return NULL;
-}
-
 void stream_ack(struct shard *s, struct replica *r, uint32_t from, const struct msg_at *m)
 {
-    struct member *member = member_find(r, from);
+    struct member *member = replica_member(r, from);
 
     if (!replica_is_primary(r) || m->view != r->view || !member || m->seq > r->last.seq) {
         return;
     }
+    member->heard_usec = s->now.boot_usec;
     if (m->seq > member->acked_seq) {
         member->acked_seq = m->seq;
+        shard_peer(s, from)->progress_usec = s->now.boot_usec;
         replica_try_commit(s, r);
+        learner_watch(s, r);
     }
 }
 
 void stream_resend_asked(struct shard *s, struct replica *r, uint32_t from, const struct msg_at *m)
 {
-    if (replica_is_primary(r) && m->view == r->view && member_find(r, from)) {
+    if (replica_is_primary(r) && m->view == r->view && stream_goes_to(r, replica_member(r, from))) {
         stream_resend(s, r, from, m->seq);
+    }
+}
+
+void stream_tell(struct shard *s, struct replica *r)
+{
+    if (list_empty(&r->in_told)) {
+        list_push_back(&s->told, &r->in_told);
     }
 }
 
@@ -68,10 +73,11 @@ void stream_tell_commits(struct shard *s)
     {
         struct replica *r = LIST_ENTRY(i, struct replica, in_told);
         list_remove(i);
-        for (unsigned j = 1; j < r->n_members && replica_is_primary(r); j++) {
+        for (unsigned j = 1; j < r->n_members + r->n_learners && replica_is_primary(r); j++) {
             struct member *m = &r->members[j];
             struct action *a;
-            if (m->told_seq == r->commit.seq && m->told_time_usec == r->time_usec) {
+            if (!stream_goes_to(r, m) ||
+                (m->told_seq == r->commit.seq && m->told_time_usec == r->time_usec)) {
                 continue;
             }
             a = actions_add(s->out, ACTION_COMMIT);
@@ -79,11 +85,20 @@ void stream_tell_commits(struct shard *s)
             a->commit = (struct msg_commit){ r->partition, r->view, r->commit.seq, r->time_usec };
             m->told_seq = r->commit.seq;
             m->told_time_usec = r->time_usec;
+            m->told_digest = r->digest;
         }
     }
 }
 
-/* ---- the secondary's end ---- */
+/* ---- the secondary's end, and the learner's ---- */
+
+/* A learner takes part from the start of its catch-up in this view on. */
+static bool stream_is_taken(const struct replica *r, uint32_t from, uint32_t view)
+{
+    return view == r->view && r->members[0].server == from &&
+           (r->state == REPLICA_SECONDARY ||
+            (r->state == REPLICA_LEARNER && r->taken != UINT64_MAX));
+}
 
 static void ack_owe(struct shard *s, struct replica *r)
 {
@@ -101,7 +116,8 @@ void stream_flush_acks(struct shard *s)
         if (!wal_is_synced(&s->log, r->base_group)) {
             continue; /* R17: incomplete, durably, before anything is acked */
         }
-        kumo_assert(r->state == REPLICA_SECONDARY); /* R2: a sealed partition is never listed */
+        /* R2: a sealed partition is never listed */
+        kumo_assert(r->state == REPLICA_SECONDARY || r->state == REPLICA_LEARNER);
         if (seq > r->acked_seq || r->ack_owed) {
             struct action *a = actions_add(s->out, ACTION_ACK);
             a->server = r->members[0].server;
@@ -132,8 +148,11 @@ static void refuse(struct shard *s, struct replica *r, const struct msg_prepare 
     bool lacking = m->commit_seq > r->last.seq || e->name.seq <= m->commit_seq + 1;
     struct action *a;
 
-    if (r->asked) {
-        return;
+    if (lacking && r->state == REPLICA_SECONDARY) { /* R17: it returns as a learner */
+        replica_reconfig(s, r, RECONFIG_REMOVE, s->o.server, 0);
+    }
+    if (r->asked || (lacking && r->state == REPLICA_LEARNER)) {
+        return; /* a learner asks again when nothing comes */
     }
     r->asked = true;
     a = actions_add(s->out, lacking ? ACTION_LACKING : ACTION_RESEND);
@@ -171,11 +190,11 @@ void stream_prepare(struct shard *s, struct replica *r, uint32_t from, const str
     if (s->space == SPACE_FULL) {
         return; /* as if it were lost: it is sent again while it waits */
     }
-    if (r->state != REPLICA_SECONDARY || m->view != r->view || r->members[0].server != from ||
-        entry_decode(m->entry, m->entry_bytes, &e) < 0 || e.partition != r->partition ||
-        e.name.view < e.prev_view) {
+    if (!stream_is_taken(r, from, m->view) || entry_decode(m->entry, m->entry_bytes, &e) < 0 ||
+        e.partition != r->partition || e.name.view < e.prev_view) {
         return;
     }
+    r->heard_usec = r->state == REPLICA_SECONDARY ? s->now.boot_usec : r->heard_usec;
     held = is_held(s, r, m, &e);
     if (s->halted) {
         return;
@@ -196,9 +215,11 @@ void stream_prepare(struct shard *s, struct replica *r, uint32_t from, const str
 
 void stream_commit(struct shard *s, struct replica *r, uint32_t from, const struct msg_commit *m)
 {
-    if (r->state != REPLICA_SECONDARY || m->view != r->view || r->members[0].server != from) {
+    if (!stream_is_taken(r, from, m->view)) {
         return;
     }
+    r->heard_usec = r->state == REPLICA_SECONDARY ? s->now.boot_usec : r->heard_usec;
     r->time_usec = MAX_OF(r->time_usec, m->time_usec); /* R13: replicas run it on */
     learn_commit(s, r, m->seq);
+    learner_tell(s, r);
 }

@@ -28,6 +28,8 @@
 #define RIG_ANSWERS_MAX   32768
 #define RIG_READS_MAX     (PARKED_OPS_MAX + 1)
 #define RIG_VALUE_MAX     1024
+#define RIG_LEASES_MAX    8
+#define RIG_HELD_MAX      64
 #define RIG_T0_USEC       UINT64_C(1700000000000000)
 
 struct rig_file {
@@ -37,13 +39,27 @@ struct rig_file {
 };
 
 struct rig_msg {
-    enum action_kind kind; /* ACTION_PREPARE, _ACK, _RESEND, _COMMIT */
+    enum action_kind kind; /* ACTION_PREPARE, _ACK, _RESEND, _COMMIT, and those of catch-up */
     uint32_t from;
     uint32_t to;
     struct msg_prepare prepare;
     struct msg_at at;
     struct msg_commit commit;
-    uint8_t *entry; /* what prepare points at */
+    struct msg_catchup_ask ask;
+    struct msg_catchup catchup;
+    struct msg_learned learned;
+    uint8_t *entry; /* what prepare and catchup point at */
+};
+
+/* Leases pass at once, beside the messages, unless a test holds them. */
+struct rig_leases {
+    enum action_kind kind;
+    uint32_t from;
+    uint32_t to;
+    struct msg_at back;
+    uint64_t sent_usec;
+    size_t n;
+    struct msg_lease v[RIG_LEASES_MAX];
 };
 
 struct rig_answer {
@@ -71,6 +87,7 @@ struct rig_node {
     unsigned accuses;
     struct msg_reconfig accused;
     unsigned lacking;
+    unsigned differs;
     unsigned seals;
     struct msg_sealed sealed;
     struct msg_peek peek;
@@ -86,6 +103,11 @@ struct rig {
     size_t n_answers;
     uint64_t boot_usec;
     uint64_t next_id;
+    struct rig_leases leases[RIG_HELD_MAX]; /* oldest first */
+    size_t n_leases;
+    bool holds_leases; /* what is asked and granted stays there… */
+    bool loses_leases; /* …or is lost */
+    bool keeps_promises;
 };
 
 static inline int rig_read(void *ctx, struct position at, size_t bytes, const uint8_t **ret)
@@ -148,9 +170,41 @@ static inline void rig_act_send(struct rig_node *n, const struct action *a)
         m->prepare.entry = m->entry;
     } else if (a->kind == ACTION_COMMIT) {
         m->commit = a->commit;
+    } else if (a->kind == ACTION_CATCHUP_ASK) {
+        m->ask = a->ask;
+    } else if (a->kind == ACTION_LEARNED) {
+        m->learned = a->learned;
+    } else if (a->kind == ACTION_CATCHUP) {
+        m->catchup = a->catchup;
+        m->entry = malloc(a->catchup.bytes + 1);
+        if (a->catchup.bytes > 0) {
+            memcpy(m->entry, a->catchup.data, a->catchup.bytes);
+        }
+        m->catchup.data = m->entry;
     } else {
         m->at = a->note;
     }
+}
+
+static inline void rig_act_lease(struct rig_node *n, const struct action *a)
+{
+    struct rig *g = n->rig;
+    struct rig_leases *l = &g->leases[g->n_leases];
+
+    if (g->loses_leases) {
+        return;
+    }
+    assert_true(g->n_leases < RIG_HELD_MAX);
+    g->n_leases++;
+    *l = (struct rig_leases){ .kind = a->kind, .from = n->server, .to = a->server };
+    if (a->kind == ACTION_LEASE_BACK) {
+        l->back = a->note;
+        return;
+    }
+    assert_true(a->leases.n <= RIG_LEASES_MAX);
+    l->sent_usec = a->leases.sent_usec;
+    l->n = a->leases.n;
+    memcpy(l->v, a->leases.v, l->n * sizeof(l->v[0]));
 }
 
 static inline void rig_act_answer(struct rig_node *n, const struct action *a)
@@ -183,7 +237,19 @@ static inline void rig_act(struct rig_node *n, const struct action *a)
     case ACTION_ACK:
     case ACTION_RESEND:
     case ACTION_COMMIT:
+    case ACTION_CATCHUP_ASK:
+    case ACTION_CATCHUP:
+    case ACTION_CATCHUP_ACK:
+    case ACTION_LEARNED:
         rig_act_send(n, a);
+        return;
+    case ACTION_LEASES:
+    case ACTION_GRANTS:
+    case ACTION_LEASE_BACK:
+        rig_act_lease(n, a);
+        return;
+    case ACTION_DIFFERS:
+        n->differs++;
         return;
     case ACTION_RESULT:
         rig_act_answer(n, a);
@@ -222,7 +288,7 @@ static inline void rig_act(struct rig_node *n, const struct action *a)
 
 /* ---- steps ---- */
 
-static inline void rig_step(struct rig *g, uint32_t server, const struct shard_event *e)
+static inline void rig_step_one(struct rig *g, uint32_t server, const struct shard_event *e)
 {
     struct rig_node *n = &g->nodes[server];
     struct shard_clock now = { g->boot_usec, RIG_T0_USEC + g->boot_usec };
@@ -234,6 +300,38 @@ static inline void rig_step(struct rig *g, uint32_t server, const struct shard_e
         rig_act(n, &out.v[i]);
     }
     actions_free(&out);
+}
+
+/* The oldest request, grant or return of leases arrives. */
+static inline void rig_lease_pass(struct rig *g)
+{
+    struct rig_leases l = g->leases[0];
+    struct shard_event e = { .from = l.from, .incarnation = 1 };
+
+    g->n_leases--;
+    memmove(&g->leases[0], &g->leases[1], g->n_leases * sizeof(g->leases[0]));
+    e.kind = l.kind == ACTION_LEASES   ? SHARD_LEASES
+             : l.kind == ACTION_GRANTS ? SHARD_GRANTS
+                                       : SHARD_LEASE_BACK;
+    if (l.kind == ACTION_LEASE_BACK) {
+        e.note = l.back;
+    } else {
+        e.leases.sent_usec = l.sent_usec;
+        e.leases.v = l.v;
+        e.leases.n = l.n;
+    }
+    if (g->nodes[l.to].shard) {
+        rig_step_one(g, l.to, &e);
+    }
+}
+
+static inline void rig_step(struct rig *g, uint32_t server, const struct shard_event *e)
+{
+    rig_step_one(g, server, e);
+    for (int n = 0; g->n_leases > 0 && !g->holds_leases; n++) {
+        assert_true(n < 1000);
+        rig_lease_pass(g);
+    }
 }
 
 static inline void rig_event(struct rig *g, uint32_t server, enum shard_event_kind kind,
@@ -276,17 +374,32 @@ static inline void rig_tick(struct rig *g, uint32_t server, uint64_t usec)
     rig_event(g, server, SHARD_TICK, 0);
 }
 
-/* A view of a partition; members as digits: "123", the primary first. */
+/* Nobody holds a lease from this server any more, unless a test is about that. */
+static inline void rig_promises_back(struct rig *g, uint32_t server, uint16_t partition)
+{
+    for (uint32_t from = 1; from <= RIG_SERVERS && !g->keeps_promises; from++) {
+        struct shard_event e = { .kind = SHARD_LEASE_BACK,
+                                 .from = from,
+                                 .note = { .partition = partition, .view = UINT32_MAX } };
+        rig_step(g, server, &e);
+    }
+}
+
+/* A view of a partition; members as digits: "123", the primary first; behind a plus its learners:
+ * "12+3". */
 static inline void rig_row(struct rig *g, uint32_t server, enum shard_event_kind kind,
                            uint16_t partition, uint32_t view, const char *members)
 {
     struct shard_event e = { .kind = kind };
 
+    rig_promises_back(g, server, partition);
     e.row.partition = partition;
     e.row.view = view;
-    e.row.n_members = (uint8_t) strlen(members);
-    for (size_t i = 0; i < strlen(members); i++) {
-        e.row.members[i] = (uint32_t) (members[i] - '0');
+    for (; *members && *members != '+'; members++) {
+        e.row.members[e.row.n_members++] = (uint32_t) (*members - '0');
+    }
+    for (members += *members == '+'; *members; members++) {
+        e.row.learners[e.row.n_learners++] = (uint32_t) (*members - '0');
     }
     rig_step(g, server, &e);
 }
@@ -364,6 +477,23 @@ static inline void rig_msg_show(struct rig *g, const struct rig_msg *m)
     case ACTION_COMMIT:
         e.kind = SHARD_COMMIT;
         e.commit = m->commit;
+        break;
+    case ACTION_CATCHUP_ASK:
+        e.kind = SHARD_CATCHUP_ASK;
+        e.ask = m->ask;
+        break;
+    case ACTION_CATCHUP:
+        e.kind = SHARD_CATCHUP;
+        e.catchup = m->catchup;
+        break;
+    case ACTION_CATCHUP_ACK:
+        e.kind = SHARD_CATCHUP_ACK;
+        e.note = m->at;
+        break;
+    case ACTION_LEARNED:
+        e.kind = SHARD_LEARNED;
+        e.learned = m->learned;
+        e.incarnation = 1;
         break;
     default:
         e.kind = m->kind == ACTION_ACK ? SHARD_ACK : SHARD_RESEND;

@@ -202,7 +202,12 @@ static inline const char *rig_get(struct rig *g, uint32_t server, const char *ke
     uint64_t id = rig_kv(g, server, OP_GET, key, NULL);
     const struct rig_answer *a = rig_find_answer(g, id);
 
-    assert_non_null(a); /* reads wait for nothing */
+    if (!a) { /* its leases have ended: it waits for others */
+        rig_tick(g, server, SHARD_LEASE_USEC);
+        rig_turn(g, server);
+        a = rig_find_answer(g, id);
+    }
+    assert_non_null(a); /* reads wait for nothing else */
     if (a->result.code == RESULT_NOT_FOUND) {
         return "";
     }
@@ -234,6 +239,10 @@ static inline void rig_form(struct rig *g, uint32_t view, const char *members)
         rig_view(g, (uint32_t) (*m - '0'), view, members);
     }
     rig_run(g, members);
+    if (rig_info(g, (uint32_t) (members[0] - '0')).state == REPLICA_RECONCILING) {
+        rig_tick(g, (uint32_t) (members[0] - '0'), PROMISE_USEC); /* of an earlier process (R10) */
+        rig_run(g, members);
+    }
     rig_assert_state(g, (uint32_t) (members[0] - '0'), REPLICA_PRIMARY);
     for (const char *m = members + 1; *m; m++) {
         rig_assert_state(g, (uint32_t) (*m - '0'), REPLICA_SECONDARY);

@@ -407,45 +407,6 @@ static void test_random(void **state)
     }
 }
 
-/* The stream from m on while records up to m still come: what is newer wins, also over a batch that
- * was made before. */
-static void test_stream_meanwhile(void **state)
-{
-    struct rig *g = rig_parted();
-    struct buf late = { 0 };
-    struct position at;
-    size_t n;
-    struct run c;
-
-    (void) state;
-    set(g, "b", "2");
-    set(g, "c", "2");
-    set(g, "d", "2");
-    rig_run(g, "1");
-    rig_view(g, SINK, 3, "12");
-    rig_view(g, SOURCE, 3, "12");
-    rig_run(g, "1");
-    run_begin(&c, g);
-    rig_sync(g, SINK);
-    rig_drop_all(g, 0, 0, 0);
-    rig_tick(g, SOURCE, 2 * SHARD_RESEND_USEC);
-    rig_run(g, "12"); /* the no-op of view 3 commits with the sink's ack */
-    rig_assert_state(g, SOURCE, REPLICA_PRIMARY);
-    assert_int_equal(catchup_source_next(c.source, NULL, 1 << 20, &late, &at, &n), 0);
-    set(g, "c", "3");
-    rig_kv(g, SOURCE, OP_DELETE, "d", NULL);
-    rig_run(g, "12");
-    rig_tick(g, SOURCE, 2 * SHARD_COMMIT_USEC);
-    rig_run(g, "12");
-    assert_false(rig_info(g, SINK).complete);
-    assert_int_equal(
-        catchup_sink_records(g->nodes[SINK].shard, 0, buf_head(&late), buf_len(&late), &c.out), 0);
-    run_end(&c);
-    assert_same(g, keys, ARRAY_LEN(keys));
-    buf_free(&late);
-    rig_free(g);
-}
-
 /* A checkpoint in the middle, and one behind an end that is not synced yet. */
 static void test_checkpoint_meanwhile(void **state)
 {
@@ -514,7 +475,6 @@ int main(void)
         cmocka_unit_test(test_disagreeing_history),
         cmocka_unit_test(test_broken_off),
         cmocka_unit_test(test_bad_bytes),
-        cmocka_unit_test(test_stream_meanwhile),
         cmocka_unit_test(test_checkpoint_meanwhile),
         cmocka_unit_test(test_view_table_limit),
         cmocka_unit_test(test_random),

@@ -281,9 +281,9 @@ static void test_expiry(void **state)
     op.exptime = 2;
     rig_op(g, 1, &op);
     rig_run(g, "12");
-    g->boot_usec += 1900000;
+    g->boot_usec += 1600000;
     assert_string_equal(rig_get(g, 1, "k"), "v");
-    g->boot_usec += 1200000;
+    g->boot_usec += 1500000;
     assert_string_equal(rig_get(g, 1, "k"), "");
     assert_int_equal(rig_answer(g, rig_num(g, 1, OP_TOUCH, "k", 0, 0)), RESULT_NOT_FOUND);
     g->nodes[1].clock_skew_usec = -10000000; /* it stays gone */

@@ -1,0 +1,305 @@
+/* Learners: catch-up between two shards (R17), the joint rule (R8), and a copy that is not trusted
+ * any more (R15). Server 3 is the one that was away. */
+#include "shard_rig_ops.h"
+
+static const char *const keys[] = { "a", "b", "c", "d" };
+
+static void set(struct rig *g, const char *key, const char *value)
+{
+    uint64_t id = rig_kv(g, 1, OP_SET, key, value);
+
+    rig_run(g, "12");
+    assert_int_equal(rig_answer(g, id), RESULT_STORED);
+}
+
+/* View 2 without server 3, which missed some writes. */
+static int setup(void **state)
+{
+    struct rig *g = rig_new(1);
+
+    rig_form(g, 1, "123");
+    rig_kv(g, 1, OP_SET, "a", "1");
+    rig_kv(g, 1, OP_SET, "b", "1");
+    rig_run(g, "123");
+    for (uint32_t i = 1; i <= 2; i++) {
+        rig_view(g, i, 2, "12+3");
+    }
+    rig_run(g, "12");
+    rig_assert_state(g, 1, REPLICA_PRIMARY);
+    set(g, "b", "2");
+    set(g, "c", "2");
+    rig_drop_all(g, 0, 0, 3);
+    *state = g;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    rig_free(*state);
+    return 0;
+}
+
+static void assert_same(struct rig *g)
+{
+    char mine[64];
+    char its[64];
+
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        assert_string_equal(rig_peek(g, 3, keys[i], its), rig_peek(g, 1, keys[i], mine));
+    }
+    assert_true(rig_info(g, 3).digest == rig_info(g, 1).digest);
+}
+
+static void tick_all(struct rig *g, uint64_t usec)
+{
+    g->boot_usec += usec;
+    for (uint32_t i = 1; i <= RIG_SERVERS; i++) {
+        rig_tick(g, i, 0);
+    }
+    rig_run(g, "123");
+}
+
+/* It is told of the view, and learns. */
+static void learn(struct rig *g)
+{
+    rig_view(g, 3, 2, "12+3");
+    rig_run(g, "123");
+    rig_assert_state(g, 3, REPLICA_LEARNER);
+    tick_all(g, SHARD_LEASE_USEC);
+}
+
+static void joint(struct rig *g)
+{
+    rig_event(g, 1, SHARD_MANAGER, 0);
+    tick_all(g, 0);
+    assert_true(rig_info(g, 1).joint);
+}
+
+static void test_returns(void **state)
+{
+    struct rig *g = *state;
+    struct shard_counts c;
+
+    learn(g);
+    assert_true(rig_info(g, 3).complete);
+    assert_same(g);
+    shard_count(g->nodes[1].shard, &c);
+    assert_in_range(c.taught_bytes, 1, 600); /* a start and two records: what has changed */
+    set(g, "d", "3");                        /* the stream reaches it too */
+    rig_run(g, "123");
+    joint(g);
+    assert_int_equal(g->nodes[1].accused.kind, RECONFIG_PROMOTE);
+    assert_int_equal(g->nodes[1].accused.server, 3);
+    assert_int_equal(g->nodes[1].accused.incarnation, 1);
+    rig_form(g, 3, "123");
+    tick_all(g, SHARD_COMMIT_USEC);
+    assert_same(g);
+    rig_assert_replay(g, 3, keys, ARRAY_LEN(keys));
+}
+
+/* Writes that come while it learns. */
+static void test_stream_meanwhile(void **state)
+{
+    struct rig *g = *state;
+
+    rig_view(g, 3, 2, "12+3");
+    rig_sync(g, 3);
+    rig_deliver_all(g, ACTION_CATCHUP_ASK, 3, 1);
+    assert_true(rig_deliver(g, ACTION_CATCHUP, 1, 3)); /* the start */
+    set(g, "c", "3");
+    rig_kv(g, 1, OP_DELETE, "b", NULL);
+    rig_run(g, "12");
+    rig_deliver_all(g, ACTION_PREPARE, 1, 3);
+    rig_sync(g, 3);
+    assert_false(rig_info(g, 3).complete);
+    rig_run(g, "123");
+    tick_all(g, SHARD_COMMIT_USEC);
+    assert_true(rig_info(g, 3).complete);
+    assert_same(g);
+}
+
+/* A piece was lost: it is asked for again, from the beginning. */
+static void test_lost_piece(void **state)
+{
+    struct rig *g = *state;
+
+    rig_view(g, 3, 2, "12+3");
+    rig_sync(g, 3);
+    rig_deliver_all(g, ACTION_CATCHUP_ASK, 3, 1);
+    rig_deliver(g, ACTION_CATCHUP, 1, 3);
+    rig_drop_all(g, ACTION_CATCHUP, 1, 3);
+    rig_run(g, "123");
+    assert_false(rig_info(g, 3).complete);
+    tick_all(g, 3000000);
+    tick_all(g, SHARD_COMMIT_USEC);
+    assert_true(rig_info(g, 3).complete);
+    assert_same(g);
+}
+
+/* R8: without the manager's word there is no joint state: nobody could end it. */
+static void test_no_manager(void **state)
+{
+    struct rig *g = *state;
+
+    learn(g);
+    tick_all(g, SHARD_LEASE_USEC);
+    assert_false(rig_info(g, 1).joint);
+    assert_int_equal(g->nodes[1].accuses, 0);
+}
+
+/* R8: in the joint state nothing is committed, and nothing read, without the learner. */
+static void test_joint(void **state)
+{
+    struct rig *g = *state;
+    uint64_t id;
+    uint64_t get;
+
+    learn(g);
+    joint(g);
+    id = rig_kv(g, 1, OP_SET, "d", "1");
+    rig_run(g, "12");
+    assert_int_equal(rig_answer(g, id), 0);
+    rig_run(g, "123");
+    assert_int_equal(rig_answer(g, id), RESULT_STORED);
+    g->holds_leases = true;
+    g->boot_usec += LEASE_USEC;
+    rig_tick(g, 1, 0);
+    rig_turn(g, 1);
+    for (size_t i = 0; i < g->n_leases; i++) {
+        if (g->leases[i].to == 3) {
+            g->leases[i].n = 0; /* it does not get there */
+        }
+    }
+    while (g->n_leases > 0) {
+        rig_lease_pass(g);
+    }
+    get = rig_kv(g, 1, OP_GET, "a", NULL);
+    assert_int_equal(rig_answer(g, get), 0);
+}
+
+/* R8: a joint learner that is not heard: the manager is asked for a view without the need. */
+static void test_withdrawn(void **state)
+{
+    struct rig *g = *state;
+    uint64_t id;
+
+    learn(g);
+    joint(g);
+    id = rig_kv(g, 1, OP_SET, "d", "1");
+    g->loses_leases = true;
+    for (unsigned i = 0; i < 25; i++) {
+        rig_tick(g, 1, SHARD_TICK_USEC);
+        rig_run(g, "12");
+    }
+    assert_int_equal(rig_answer(g, id), 0);
+    g->loses_leases = false;
+    rig_drop_all(g, 0, 0, 3);
+    assert_int_equal(g->nodes[1].accused.kind, RECONFIG_REMOVE);
+    for (uint32_t i = 1; i <= 2; i++) {
+        rig_view(g, i, 3, "12+3");
+    }
+    rig_run(g, "12");
+    assert_int_equal(rig_answer(g, id), RESULT_NOT_PRIMARY); /* R3: asked again, found there */
+    rig_assert_state(g, 1, REPLICA_PRIMARY);
+    set(g, "d", "2");
+}
+
+/* A joint learner that begins anew is not the process that promised. */
+static void test_joint_restarts(void **state)
+{
+    struct rig *g = *state;
+
+    learn(g);
+    joint(g);
+    rig_restart(g, 3);
+    g->boot_usec += SHARD_ACCUSE_USEC;
+    rig_row(g, 3, SHARD_FLOOR, 0, 2, "12+3");
+    rig_run(g, "123");
+    assert_true(rig_info(g, 1).joint);
+    assert_int_equal(g->nodes[1].accused.kind, RECONFIG_REMOVE);
+    assert_int_equal(g->nodes[1].accused.server, 3);
+}
+
+/* R15: a record that can't be read: the copy is emptied, durably, before it asks to leave. */
+static void test_distrust(void **state)
+{
+    struct rig *g = *state;
+    uint64_t get;
+    struct rig_node *n = &g->nodes[1];
+
+    for (size_t i = 0; i < n->n_files; i++) {
+        for (size_t j = SEGMENT_HEAD_BYTES; j < n->files[i].bytes; j++) {
+            n->files[i].data[j] ^= 0xff;
+        }
+    }
+    get = rig_kv(g, 1, OP_GET, "a", NULL);
+    assert_int_equal(rig_answer(g, get), RESULT_NOT_PRIMARY);
+    rig_assert_state(g, 1, REPLICA_WAITING);
+    assert_false(rig_info(g, 1).complete);
+    g->boot_usec += SHARD_ACCUSE_USEC;
+    rig_tick(g, 1, 0);
+    assert_int_equal(n->accuses, 0);
+    rig_seal(g, 1, 2);
+    rig_sync(g, 1);
+    assert_int_equal(n->seals, 0); /* R17: it answers no query */
+    rig_tick(g, 1, 2 * SHARD_ACCUSE_USEC);
+    assert_int_equal(n->accused.kind, RECONFIG_REMOVE);
+    assert_int_equal(n->accused.server, 1);
+}
+
+/* …and it comes back with everything. */
+static void test_distrust_returns(void **state)
+{
+    struct rig *g = *state;
+    struct rig_node *n = &g->nodes[3];
+    struct shard_options o = {
+        .log = { .start = 2, .shards = 1, .partitions = 1, .first_segment = n->next_segment },
+        .server = 3,
+        .value_bytes_max = RIG_VALUE_MAX,
+        .index_open = index_map_open,
+        .read = rig_read,
+        .read_ctx = n,
+        .distrusted = true,
+    };
+    struct shard_counts c;
+
+    shard_free(n->shard); /* what it has is set aside */
+    while (n->n_files > 0) {
+        free(n->files[--n->n_files].data);
+    }
+    assert_int_equal(shard_new(&o, &n->shard), 0);
+    n->start = 2;
+    n->written_group = n->synced_group = 0;
+    shard_replay_end(n->shard);
+    shard_count(n->shard, &c);
+    assert_int_equal(c.distrusted, 1);
+    rig_sync(g, 3);
+    shard_count(n->shard, &c);
+    assert_int_equal(c.distrusted, 0);
+    assert_false(rig_info(g, 3).complete);
+    rig_restart(g, 3); /* the emptied state is in the log */
+    assert_false(rig_info(g, 3).complete);
+    learn(g);
+    tick_all(g, SHARD_COMMIT_USEC);
+    assert_true(rig_info(g, 3).complete);
+    assert_same(g);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_returns),
+        TEST(test_stream_meanwhile),
+        TEST(test_lost_piece),
+        TEST(test_no_manager),
+        TEST(test_joint),
+        TEST(test_withdrawn),
+        TEST(test_joint_restarts),
+        TEST(test_distrust),
+        TEST(test_distrust_returns),
+    };
+
+    return cmocka_run_group_tests_name("shard_learner", tests, NULL, NULL);
+}
