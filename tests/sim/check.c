@@ -246,6 +246,7 @@ void check_row(struct sim *s, const struct view_row *row)
                   row->partition, row->members[0], row->n_members);
         pc->row = *row;
         s->counts.views++;
+        faults_in_view(s, row);
     }
 }
 

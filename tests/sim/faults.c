@@ -18,15 +18,19 @@ static void boots(struct sim *s, struct event *e)
     }
 }
 
-static void restart_plan(struct sim *s, struct server *sv)
+static void restart_after(struct sim *s, struct server *sv, uint64_t delay_usec)
 {
-    uint64_t delay = sim_chance(s, 1, 2) ? sim_between(s, 0, 200) * USEC_PER_MSEC
-                                         : sim_between(s, 0, RESTART_MAX_USEC);
-
     if (!sv->restart_due) {
         sv->restart_due = true;
-        sim_after(s, delay, NULL, boots, sv, 0, NULL);
+        sim_after(s, delay_usec, NULL, boots, sv, 0, NULL);
     }
+}
+
+static void restart_plan(struct sim *s, struct server *sv)
+{
+    restart_after(s, sv,
+                  sim_chance(s, 1, 2) ? sim_between(s, 0, 200) * USEC_PER_MSEC
+                                      : sim_between(s, 0, RESTART_MAX_USEC));
 }
 
 void faults_crash(struct sim *s, struct server *sv, bool power)
@@ -51,6 +55,14 @@ static void crash(struct sim *s, struct server *sv, bool power)
     }
 }
 
+static void away(struct sim *s, struct server *sv)
+{
+    if (sv->process.alive) {
+        server_crash(s, sv, sim_chance(s, 1, 2));
+        restart_after(s, sv, sim_between(s, 2, 12) * USEC_PER_SEC);
+    }
+}
+
 static void crash_all(struct sim *s)
 {
     for (uint32_t i = 0; i < s->setup.servers; i++) {
@@ -71,10 +83,8 @@ static struct link *link_draw(struct sim *s)
     return l;
 }
 
-/* One direction of a connection stands still for a while. */
-static void stall(struct sim *s)
+void faults_stall(struct sim *s, struct link *l)
 {
-    struct link *l = link_draw(s);
     uint64_t until = s->now_usec + sim_between(s, 10, 2500) * USEC_PER_MSEC;
     unsigned side = sim_chance(s, 1, 2);
 
@@ -131,6 +141,60 @@ static void fill(struct sim *s)
     }
 }
 
+/* ---- at places that the code names ---- */
+
+bool bug_strikes(struct sim *s, enum bug b)
+{
+    if (s->healed || s->setup.bug_chance[b] == 0 || !sim_chance(s, s->setup.bug_chance[b], 1000)) {
+        return false;
+    }
+    s->counts.bugs[b]++;
+    return true;
+}
+
+uint64_t faults_tick(struct sim *s, uint64_t tick_usec)
+{
+    return tick_usec +
+           (bug_strikes(s, BUG_TICK_GAP) ? sim_between(s, 100, 2500) * USEC_PER_MSEC : 0);
+}
+
+static void dies(struct sim *s, struct event *e)
+{
+    faults_crash(s, e->who, sim_chance(s, 1, 2));
+}
+
+static void crash_soon(struct sim *s, struct server *sv, uint64_t usec)
+{
+    if (sv) {
+        sim_after(s, sim_between(s, 0, usec), &sv->process, dies, sv, 0, NULL);
+    }
+}
+
+void faults_in_catchup(struct sim *s, struct server *from, struct server *to)
+{
+    if (bug_strikes(s, BUG_CRASH_IN_CATCHUP)) {
+        crash_soon(s, sim_chance(s, 1, 2) ? from : to, 20 * USEC_PER_MSEC);
+    }
+    if (to && to->state == LIFE_RUNNING && bug_strikes(s, BUG_EARLY_GENERATION)) {
+        checkpoints_begin(s, to);
+    }
+}
+
+void faults_in_view(struct sim *s, const struct view_row *row)
+{
+    struct server *sv =
+        server_of_number(s, row->members[sim_between(s, 0, (uint64_t) row->n_members - 1)]);
+
+    if (bug_strikes(s, BUG_CRASH_IN_VIEW)) {
+        crash_soon(s, sv, sim_chance(s, 1, 2) ? 5 * USEC_PER_MSEC : 300 * USEC_PER_MSEC);
+    }
+    if (bug_strikes(s, BUG_BREAK_IN_VIEW)) {
+        net_break(s, link_draw(s), 200 * USEC_PER_MSEC);
+    }
+}
+
+/* ---- when ---- */
+
 static void strike(struct sim *s, enum fault f)
 {
     switch (f) {
@@ -147,7 +211,7 @@ static void strike(struct sim *s, enum fault f)
         net_break(s, link_draw(s), sim_between(s, 0, 1000) * USEC_PER_MSEC);
         return;
     case FAULT_STALL:
-        stall(s);
+        faults_stall(s, link_draw(s));
         return;
     case FAULT_PAUSE:
         pause_one(s);
@@ -169,6 +233,12 @@ static void strike(struct sim *s, enum fault f)
         return;
     case FAULT_STOP:
         checkpoints_stop(s, server_draw(s));
+        return;
+    case FAULT_CUT:
+        cuts_strike(s);
+        return;
+    case FAULT_AWAY:
+        away(s, server_draw(s));
         return;
     default:
         return;
@@ -201,6 +271,7 @@ void faults_heal(struct sim *s)
 {
     s->healed = true;
     s->setup.slow_syncs = false;
+    cuts_heal(s);
     s->manager.process.paused_until_usec = 0;
     for (uint32_t i = 0; i < s->setup.servers; i++) {
         s->servers[i].process.paused_until_usec = 0;

@@ -48,8 +48,8 @@ static void aborted(int signal)
 static void setup_print(const struct sim *s)
 {
     static const char *const faults[_FAULT_MAX] = {
-        "kill",  "power",        "power-all",    "break",       "stall", "pause",
-        "clock", "manager-kill", "manager-flip", "client-kill", "stop",  "full",
+        "kill",         "power",        "power-all",   "break", "stall", "pause", "clock",
+        "manager-kill", "manager-flip", "client-kill", "stop",  "full",  "cut",   "away",
     };
     const struct setup *u = &s->setup;
 

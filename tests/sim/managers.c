@@ -131,6 +131,21 @@ static void send(struct sim *s, uint64_t conn, struct message *m)
     }
 }
 
+static bool row_has(const struct view_row *row, uint32_t server)
+{
+    for (unsigned i = 0; i < row->n_members; i++) {
+        if (row->members[i] == server) {
+            return true;
+        }
+    }
+    for (unsigned i = 0; i < row->n_learners; i++) {
+        if (row->learners[i] == server) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void do_accept(struct sim *s, const struct manager_action *a)
 {
     const struct hashspace *h = &manager_cluster(s->manager.manager)->space;
@@ -139,11 +154,9 @@ static void do_accept(struct sim *s, const struct manager_action *a)
     m->registered = a->accept;
     m->n = 0;
     for (uint32_t p = 0; p < h->n_partitions; p++) {
-        for (unsigned i = 0; i < h->rows[p].n_members; i++) {
-            if (h->rows[p].members[i] == a->accept.server) {
-                memcpy(m->bytes + m->n, &h->rows[p], sizeof(h->rows[p]));
-                m->n += sizeof(h->rows[p]);
-            }
+        if (row_has(&h->rows[p], a->accept.server)) {
+            memcpy(m->bytes + m->n, &h->rows[p], sizeof(h->rows[p]));
+            m->n += sizeof(h->rows[p]);
         }
     }
     send(s, a->conn, m);
@@ -222,6 +235,12 @@ static void act(struct sim *s, const struct manager_action *a)
         return;
     case MANAGER_DO_CHANGED:
         do_changed(s, a);
+        return;
+    case MANAGER_DO_BEAT:
+        send(s, a->conn, message_new(MESSAGE_BEAT, 0));
+        return;
+    case MANAGER_DO_CLOSE:
+        net_break(s, net_past_link(s, a->conn), USEC_PER_MSEC);
         return;
     default:
         return;
@@ -302,7 +321,7 @@ static void ticks(struct sim *s, struct event *e)
         manager_snapshot(mp->manager, &mp->snapshot);
         mp->snapshot_index = mp->applied;
     }
-    sim_after(s, MANAGER_TICK_USEC, e->process, ticks, mp, 0, NULL);
+    sim_after(s, faults_tick(s, MANAGER_TICK_USEC), e->process, ticks, mp, 0, NULL);
 }
 
 static void attach(struct sim *s, struct event *e)
@@ -421,6 +440,9 @@ void managers_flip(struct sim *s)
         proposal_done(s, tags[i], -EREMOTEIO, 0);
     }
     net_break_all(s, END_MANAGER, 0, 100 * USEC_PER_MSEC);
+    if (sim_chance(s, 1, 2)) {
+        cuts_manager_moved(s);
+    }
     sim_after(s, sim_between(s, 50, 1000) * USEC_PER_MSEC, &mp->process, lead_begins, mp, 0, NULL);
 }
 

@@ -1,8 +1,10 @@
 /* Connections between processes. Each direction of each connection is a stream in order; streams
  * overtake each other. A broken connection loses what was on its way, and its ends learn of that at
- * different times. */
+ * different times. Where the network is cut (cuts.c) nothing arrives: what was sent comes later, if
+ * the connection lives so long. */
 #include "sim/sim.h"
 
+#include "base/cleanup.h"
 #include "base/mem.h"
 
 #include <stdlib.h>
@@ -20,11 +22,19 @@ struct message *message_new(enum message_kind kind, size_t bytes)
 
 /* ---- the links that there can be ---- */
 
-static void link_add(struct sim *s, struct endpoint a, struct endpoint b)
+/* Some are slower than the others. */
+static void link_add(struct sim *s, enum lane lane, struct endpoint a, struct endpoint b)
 {
     struct link *l = &s->links[s->n_links];
+    uint64_t slower = s->setup.slow_links > 0 && sim_chance(s, s->setup.slow_links, 100)
+                          ? sim_between(s, 2, 30)
+                          : 1;
 
-    *l = (struct link){ .end = { a, b }, .index = s->n_links++ };
+    *l = (struct link){ .end = { a, b },
+                        .lane = lane,
+                        .delay_min_usec = s->setup.delay_min_usec * slower,
+                        .delay_max_usec = s->setup.delay_max_usec * slower,
+                        .index = s->n_links++ };
 }
 
 static struct endpoint end_of(enum endpoint_kind kind, uint32_t node, uint32_t shard)
@@ -37,25 +47,27 @@ void net_init(struct sim *s)
 {
     uint32_t all = SIM_SERVERS_MAX * SIM_SHARDS_MAX;
 
-    s->links = mem_zalloc(all * all + (SIM_CLIENTS_MAX + 1) * (all + 1) + SIM_SERVERS_MAX,
-                          sizeof(*s->links));
-    for (uint32_t i = 0; i < all; i++) {
+    s->links =
+        mem_zalloc(_LANE_MAX * all * all + (SIM_CLIENTS_MAX + 1) * (all + 1) + SIM_SERVERS_MAX,
+                   sizeof(*s->links));
+    for (uint32_t i = 0; i < _LANE_MAX * all * all; i++) {
+        uint32_t a = i / all % all;
+        uint32_t b = i % all;
+        link_add(s, (enum lane)(i / (all * all)),
+                 end_of(END_SHARD, a / SIM_SHARDS_MAX, a % SIM_SHARDS_MAX),
+                 end_of(END_SHARD, b / SIM_SHARDS_MAX, b % SIM_SHARDS_MAX));
+    }
+    for (uint32_t c = 0; c <= SIM_CLIENTS_MAX; c++) {
         for (uint32_t j = 0; j < all; j++) {
-            link_add(s, end_of(END_SHARD, i / SIM_SHARDS_MAX, i % SIM_SHARDS_MAX),
+            link_add(s, LANE_DATA, end_of(END_CLIENT, c, 0),
                      end_of(END_SHARD, j / SIM_SHARDS_MAX, j % SIM_SHARDS_MAX));
         }
     }
     for (uint32_t c = 0; c <= SIM_CLIENTS_MAX; c++) {
-        for (uint32_t j = 0; j < all; j++) {
-            link_add(s, end_of(END_CLIENT, c, 0),
-                     end_of(END_SHARD, j / SIM_SHARDS_MAX, j % SIM_SHARDS_MAX));
-        }
-    }
-    for (uint32_t c = 0; c <= SIM_CLIENTS_MAX; c++) {
-        link_add(s, end_of(END_CLIENT, c, 0), end_of(END_MANAGER, 0, 0));
+        link_add(s, LANE_DATA, end_of(END_CLIENT, c, 0), end_of(END_MANAGER, 0, 0));
     }
     for (uint32_t i = 0; i < SIM_SERVERS_MAX; i++) {
-        link_add(s, end_of(END_SERVER, i, 0), end_of(END_MANAGER, 0, 0));
+        link_add(s, LANE_DATA, end_of(END_SERVER, i, 0), end_of(END_MANAGER, 0, 0));
     }
     kumo_assert(s->n_links <= CONN_LINKS);
 }
@@ -65,26 +77,27 @@ void net_free(struct sim *s)
     free(s->links);
 }
 
-struct link *net_shard_link(struct sim *s, uint32_t a, uint32_t i, uint32_t b, uint32_t j)
+struct link *net_shard_link(struct sim *s, enum lane lane, uint32_t a, uint32_t i, uint32_t b,
+                            uint32_t j)
 {
+    uint32_t all = SIM_SERVERS_MAX * SIM_SHARDS_MAX;
     uint32_t x = a * SIM_SHARDS_MAX + i;
     uint32_t y = b * SIM_SHARDS_MAX + j;
 
-    return &s->links[x < y ? x * SIM_SERVERS_MAX * SIM_SHARDS_MAX + y
-                           : y * SIM_SERVERS_MAX * SIM_SHARDS_MAX + x];
+    return &s->links[(uint32_t) lane * all * all + (x < y ? x * all + y : y * all + x)];
 }
 
 struct link *net_client_link(struct sim *s, uint32_t client, uint32_t server, uint32_t shard)
 {
     uint32_t all = SIM_SERVERS_MAX * SIM_SHARDS_MAX;
 
-    return &s->links[all * all + client * all + server * SIM_SHARDS_MAX + shard];
+    return &s->links[_LANE_MAX * all * all + client * all + server * SIM_SHARDS_MAX + shard];
 }
 
 struct link *net_manager_link(struct sim *s, struct endpoint end)
 {
     uint32_t all = SIM_SERVERS_MAX * SIM_SHARDS_MAX;
-    uint32_t base = all * all + (SIM_CLIENTS_MAX + 1) * all;
+    uint32_t base = _LANE_MAX * all * all + (SIM_CLIENTS_MAX + 1) * all;
 
     return &s->links[end.kind == END_CLIENT ? base + end.node
                                             : base + SIM_CLIENTS_MAX + 1 + end.node];
@@ -139,6 +152,11 @@ static bool end_is_there(struct sim *s, const struct endpoint *e)
                                  : sv->state == LIFE_RUNNING && e->shard < sv->n_shards;
 }
 
+static bool way_is_cut(const struct sim *s, const struct link *l, unsigned to)
+{
+    return cut_until(s, l->lane, &l->end[1 - to], &l->end[to]) > s->now_usec;
+}
+
 static uint32_t end_shards(struct sim *s, const struct endpoint *e)
 {
     return e->kind == END_SHARD ? s->servers[e->node].n_shards : 0;
@@ -175,10 +193,20 @@ static void end_tell_up(struct sim *s, struct link *l, unsigned side, uint32_t s
     }
 }
 
+/* Another connection may be read before what lies in the kernel of this one. */
+static void late_note(struct sim *s, struct link *l, unsigned side)
+{
+    if (bug_strikes(s, BUG_LATE_BYTES)) {
+        l->late[side] = l->told[side];
+        l->late_usec[side] = s->now_usec + sim_between(s, 0, 20) * USEC_PER_MSEC;
+    }
+}
+
 static void end_tell_down(struct sim *s, struct link *l, unsigned side)
 {
     uint64_t conn = l->told[side];
 
+    late_note(s, l, side);
     l->told[side] = 0;
     switch (l->end[side].kind) {
     case END_MANAGER:
@@ -208,6 +236,13 @@ static void told_down(struct sim *s, struct event *e)
     }
 }
 
+/* When an end learns that the connection is gone: where the network is cut, only by waiting. */
+static uint64_t notice_draw(struct sim *s, const struct link *l, unsigned side,
+                            uint64_t notice_usec)
+{
+    return sim_between(s, 0, way_is_cut(s, l, side) ? 3 * USEC_PER_SEC : notice_usec);
+}
+
 void net_break(struct sim *s, struct link *l, uint64_t notice_usec)
 {
     if (l->conn == 0) {
@@ -218,7 +253,8 @@ void net_break(struct sim *s, struct link *l, uint64_t notice_usec)
     for (unsigned side = 0; side < 2; side++) {
         struct process *p = end_process(s, &l->end[side]);
         if (p->alive && l->told[side] != 0) {
-            sim_after(s, sim_between(s, 0, notice_usec), p, told_down, l, l->told[side], NULL);
+            sim_after(s, notice_draw(s, l, side, notice_usec), p, told_down, l, l->told[side],
+                      NULL);
         }
     }
     net_connect(s, l, notice_usec + sim_between(s, 1, 300) * USEC_PER_MSEC);
@@ -232,6 +268,10 @@ static void connect_now(struct sim *s, struct event *e)
 
     if (l->conn != 0 || !end_is_there(s, &l->end[0]) || !end_is_there(s, &l->end[1]) ||
         !link_is_wanted(s, l)) {
+        return;
+    }
+    if (way_is_cut(s, l, 0) || way_is_cut(s, l, 1)) {
+        net_connect(s, l, sim_between(s, 20, 300) * USEC_PER_MSEC);
         return;
     }
     for (unsigned side = 0; side < 2; side++) {
@@ -297,6 +337,24 @@ static void hello(struct sim *s, struct link *l, unsigned side, struct message *
     }
 }
 
+/* What was on its way when the connection broke arrives until this end has noticed, and what lay
+ * there unread even then. */
+static bool arrives(const struct sim *s, const struct link *l, unsigned side, uint64_t conn,
+                    const struct message *m)
+{
+    return l->told[side] == conn || (m->kind == MESSAGE_HELLO && l->conn == conn) ||
+           (m->kind == MESSAGE_SHARD && l->late[side] == conn && s->now_usec < l->late_usec[side]);
+}
+
+/* When the network is whole again, in the same order. */
+static void deliver_again(struct sim *s, struct link *l, unsigned side, struct event *e)
+{
+    e->at_usec = cut_until(s, l->lane, &l->end[1 - side], &l->end[side]);
+    l->last_usec[side] = MAX_OF(l->last_usec[side], e->at_usec);
+    queue_push_again(&s->queue, e);
+    e->data = NULL; /* kept */
+}
+
 /* e->number: connection and side (lowest bit). */
 static void deliver(struct sim *s, struct event *e)
 {
@@ -304,12 +362,15 @@ static void deliver(struct sim *s, struct event *e)
     unsigned side = e->number & 1;
     struct message *m = e->data;
 
-    /* What was on its way when the connection broke arrives until this end has noticed. */
-    if (l->told[side] != e->number >> 1 &&
-        (m->kind != MESSAGE_HELLO || l->conn != e->number >> 1)) {
+    if (!arrives(s, l, side, e->number >> 1, m)) {
         s->counts.messages_lost++;
         return;
     }
+    if (way_is_cut(s, l, side)) {
+        deliver_again(s, l, side, e);
+        return;
+    }
+    m->conn = e->number >> 1;
     if (m->kind == MESSAGE_HELLO) {
         hello(s, l, side, m);
         return;
@@ -341,7 +402,7 @@ void net_send(struct sim *s, struct link *l, unsigned from, struct message *m)
         return;
     }
     m->shards = end_shards(s, &l->end[from]);
-    at = s->now_usec + sim_between(s, s->setup.delay_min_usec, s->setup.delay_max_usec);
+    at = s->now_usec + sim_between(s, l->delay_min_usec, l->delay_max_usec);
     if (at < l->last_usec[to]) {
         at = l->last_usec[to];
     }

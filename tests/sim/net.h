@@ -16,12 +16,24 @@ struct endpoint {
     uint8_t shard; /* of END_SHARD */
 };
 
+/* Between two shards there are two connections. */
+enum lane {
+    LANE_DATA,
+    LANE_LEASES, /* leases, and with them the heartbeats (R10) */
+    _LANE_MAX,
+};
+
 struct link {
     struct endpoint end[2]; /* the first one connects */
-    uint64_t conn;          /* names the connection, 0: down */
-    bool ready[2];          /* this end has heard the other's hello: it may send */
-    uint64_t told[2];       /* the connection that this end believes to be up, 0: none */
-    uint64_t last_usec[2];  /* when the newest message to this end arrives: streams are in order */
+    enum lane lane;
+    uint64_t conn;         /* names the connection, 0: down */
+    bool ready[2];         /* this end has heard the other's hello: it may send */
+    uint64_t told[2];      /* the connection that this end believes to be up, 0: none */
+    uint64_t late[2];      /* the one before it: this end has bytes of it that it did not read… */
+    uint64_t late_usec[2]; /* …until then */
+    uint64_t last_usec[2]; /* when the newest message to this end arrives: streams are in order */
+    uint64_t delay_min_usec; /* of every message */
+    uint64_t delay_max_usec;
     uint32_t index;
 };
 
@@ -36,6 +48,7 @@ enum message_kind {
     MESSAGE_SEALED,
     MESSAGE_VIEW,
     MESSAGE_SEAL,
+    MESSAGE_BEAT,
     MESSAGE_TABLE_ASK,
     MESSAGE_TABLE, /* encoded, in bytes */
     MESSAGE_SESSION_ASK,
@@ -44,7 +57,8 @@ enum message_kind {
 
 struct message {
     enum message_kind kind;
-    uint32_t shards; /* of MESSAGE_HELLO: how many the sender has */
+    uint32_t shards; /* how many the sender has */
+    uint64_t conn;   /* that it came over */
     union {
         struct shard_event event;
         struct result result;
@@ -66,7 +80,8 @@ void net_free(struct sim *s);
 struct link *net_link_of_conn(struct sim *s, uint64_t conn);
 /* The link of a connection that may be gone. */
 struct link *net_past_link(struct sim *s, uint64_t conn);
-struct link *net_shard_link(struct sim *s, uint32_t a, uint32_t i, uint32_t b, uint32_t j);
+struct link *net_shard_link(struct sim *s, enum lane lane, uint32_t a, uint32_t i, uint32_t b,
+                            uint32_t j);
 struct link *net_client_link(struct sim *s, uint32_t client, uint32_t server, uint32_t shard);
 struct link *net_manager_link(struct sim *s, struct endpoint end);
 /* Sends from one end of the link; takes the message over. Lost without a word when the end isn't

@@ -109,6 +109,12 @@ static void sync_ask(struct sim *s, struct shard_process *sp, uint64_t group)
 
 /* ---- messages to other shards ---- */
 
+static bool is_of_leases(const struct message *m)
+{
+    return m->event.kind == SHARD_LEASES || m->event.kind == SHARD_GRANTS ||
+           m->event.kind == SHARD_LEASE_BACK;
+}
+
 void shard_send(struct sim *s, struct shard_process *sp, uint32_t number, uint16_t partition,
                 struct message *m)
 {
@@ -121,7 +127,9 @@ void shard_send(struct sim *s, struct shard_process *sp, uint32_t number, uint16
         return;
     }
     m->event.from = sp->server->super.number;
-    l = net_shard_link(s, sp->server->index, sp->index, to->index, partition % to->n_shards);
+    m->event.incarnation = sp->server->super.incarnation.counter;
+    l = net_shard_link(s, is_of_leases(m) ? LANE_LEASES : LANE_DATA, sp->server->index, sp->index,
+                       to->index, partition % to->n_shards);
     side = net_side(l, END_SHARD, sp->server->index);
     if (m->event.kind == SHARD_ACK && s->o->plant == PLANT_ANSWER_BEFORE_OWN_SYNC) {
         mem_grow(&sp->held, &sp->cap_held, sp->n_held + 1, sizeof(struct message *));
@@ -167,6 +175,81 @@ static void send_commit(struct sim *s, struct shard_process *sp, const struct ac
 
     m->event.commit = a->commit;
     shard_send(s, sp, a->server, a->commit.partition, m);
+}
+
+/* One message for each of the other side's shards. */
+static void send_leases(struct sim *s, struct shard_process *sp, const struct action *a)
+{
+    const struct server *to = server_of_number(s, a->server);
+    size_t bytes = a->leases.n * sizeof(*a->leases.v);
+
+    for (uint32_t j = 0; to && j < to->n_shards; j++) {
+        struct message *m = shard_message(SHARD_LEASES, bytes);
+        struct msg_lease *v = (struct msg_lease *) m->bytes;
+        m->event.leases.sent_usec = a->leases.sent_usec;
+        m->event.leases.v = v;
+        for (size_t i = 0; i < a->leases.n; i++) {
+            if (a->leases.v[i].partition % to->n_shards == j) {
+                v[m->event.leases.n++] = a->leases.v[i];
+            }
+        }
+        if (m->event.leases.n > 0) {
+            shard_send(s, sp, a->server, (uint16_t) j, m);
+        } else {
+            free(m);
+        }
+    }
+}
+
+/* Over the connection that asked: between the same two processes. */
+static void send_grants(struct sim *s, struct shard_process *sp, const struct action *a)
+{
+    size_t bytes = a->leases.n * sizeof(*a->leases.v);
+    struct link *l = net_link_of_conn(s, s->asked_conn);
+    struct message *m;
+
+    if (s->asked_conn == 0) {
+        sim_fail(s, "server %u grants leases that nobody asks for", sp->server->index + 1);
+    }
+    if (!l) {
+        return; /* whoever asked is gone */
+    }
+    m = shard_message(SHARD_GRANTS, bytes);
+    m->event.from = sp->server->super.number;
+    m->event.incarnation = sp->server->super.incarnation.counter;
+    m->event.leases.sent_usec = a->leases.sent_usec;
+    m->event.leases.v = (struct msg_lease *) m->bytes;
+    m->event.leases.n = a->leases.n;
+    memcpy(m->bytes, a->leases.v, bytes);
+    net_send(s, l, net_side(l, END_SHARD, sp->server->index), m);
+}
+
+static void send_catchup(struct sim *s, struct shard_process *sp, const struct action *a)
+{
+    struct message *m = shard_message(SHARD_CATCHUP, a->catchup.bytes);
+
+    m->event.catchup = a->catchup;
+    memcpy(m->bytes, a->catchup.data, m->n);
+    m->event.catchup.data = m->bytes;
+    faults_in_catchup(s, sp->server, server_of_number(s, a->server));
+    shard_send(s, sp, a->server, a->catchup.partition, m);
+}
+
+static void send_learner(struct sim *s, struct shard_process *sp, const struct action *a)
+{
+    struct message *m;
+
+    if (a->kind == ACTION_CATCHUP_ASK) {
+        check_sent_view(s, sp, a->ask.partition, a->ask.view);
+        m = shard_message(SHARD_CATCHUP_ASK, 0);
+        m->event.ask = a->ask;
+        shard_send(s, sp, a->server, a->ask.partition, m);
+    } else {
+        check_sent_view(s, sp, a->learned.partition, a->learned.view);
+        m = shard_message(SHARD_LEARNED, 0);
+        m->event.learned = a->learned;
+        shard_send(s, sp, a->server, a->learned.partition, m);
+    }
 }
 
 static void send_result(struct sim *s, const struct action *a)
@@ -227,6 +310,11 @@ static void act_manager(struct sim *s, struct shard_process *sp, const struct ac
     } else {
         m = message_new(MESSAGE_RECONFIG, 0);
         m->reconfig = a->reconfig;
+        s->counts.reconfigs[a->reconfig.kind]++;
+        if (bug_strikes(s, BUG_SLOW_ASK)) {
+            faults_stall(s, net_manager_link(s, (struct endpoint){
+                                                    END_SERVER, (uint8_t) sp->server->index, 0 }));
+        }
     }
     to_manager(s, sp->server, m);
 }
@@ -242,10 +330,28 @@ static void act_peer(struct sim *s, struct shard_process *sp, const struct actio
         check_sent_view(s, sp, a->commit.partition, a->commit.view);
         send_commit(s, sp, a);
         return;
+    case ACTION_LEASES:
+        send_leases(s, sp, a);
+        return;
+    case ACTION_GRANTS:
+        send_grants(s, sp, a);
+        return;
+    case ACTION_CATCHUP:
+        check_sent_view(s, sp, a->catchup.partition, a->catchup.view);
+        send_catchup(s, sp, a);
+        return;
+    case ACTION_CATCHUP_ASK:
+    case ACTION_LEARNED:
+        send_learner(s, sp, a);
+        return;
     default:
         check_sent_view(s, sp, a->note.partition, a->note.view);
         s->counts.resends += a->kind == ACTION_RESEND;
-        send_note(s, sp, a, a->kind == ACTION_ACK ? SHARD_ACK : SHARD_RESEND);
+        send_note(s, sp, a,
+                  a->kind == ACTION_ACK          ? SHARD_ACK
+                  : a->kind == ACTION_RESEND     ? SHARD_RESEND
+                  : a->kind == ACTION_LEASE_BACK ? SHARD_LEASE_BACK
+                                                 : SHARD_CATCHUP_ACK);
     }
 }
 
@@ -341,6 +447,13 @@ static void act(struct sim *s, struct shard_process *sp, const struct action *a)
     case ACTION_ACK:
     case ACTION_RESEND:
     case ACTION_COMMIT:
+    case ACTION_LEASES:
+    case ACTION_GRANTS:
+    case ACTION_LEASE_BACK:
+    case ACTION_CATCHUP_ASK:
+    case ACTION_CATCHUP:
+    case ACTION_CATCHUP_ACK:
+    case ACTION_LEARNED:
         act_peer(s, sp, a);
         return;
     case ACTION_RESULT:
@@ -428,7 +541,7 @@ static void ticks(struct sim *s, struct event *e)
     struct shard_process *sp = e->who;
 
     shard_run(s, sp, &(struct shard_event){ .kind = SHARD_TICK });
-    sim_after(s, SHARD_TICK_USEC, &sp->server->process, ticks, sp, 0, NULL);
+    sim_after(s, faults_tick(s, SHARD_TICK_USEC), &sp->server->process, ticks, sp, 0, NULL);
 }
 
 static void heartbeats(struct sim *s, struct event *e)
@@ -438,7 +551,7 @@ static void heartbeats(struct sim *s, struct event *e)
 
     for (uint32_t i = 0; i < s->setup.servers; i++) {
         for (uint32_t j = 0; i != sp->server->index && j < s->servers[i].n_shards; j++) {
-            struct link *l = net_shard_link(s, sp->server->index, sp->index, i, j);
+            struct link *l = net_shard_link(s, LANE_DATA, sp->server->index, sp->index, i, j);
             unsigned side = net_side(l, END_SHARD, sp->server->index);
             struct message *m;
             if (!l->ready[side]) {
@@ -460,12 +573,14 @@ void shard_receive(struct sim *s, struct link *l, unsigned side, struct message 
     struct shard_process *sp = &sv->shards[l->end[side].shard];
 
     if (m->event.kind == SHARD_OP) {
-        m->event.op.asker.conn = l->told[side];
+        m->event.op.asker.conn = m->conn;
     }
     if (plant_receive(s, l, sp, m)) {
         return;
     }
+    s->asked_conn = m->event.kind == SHARD_LEASES ? m->conn : 0;
     shard_run(s, sp, &m->event);
+    s->asked_conn = 0;
     if (m->event.kind == SHARD_PREPARE) {
         plant_taken(s, sp, &m->event);
     }
@@ -476,7 +591,7 @@ void shard_link_up(struct sim *s, struct link *l, unsigned side)
     const struct endpoint *other = &l->end[1 - side];
     struct server *sv = &s->servers[l->end[side].node];
 
-    if (other->kind == END_SHARD) {
+    if (other->kind == END_SHARD && l->lane == LANE_DATA) {
         shard_run(s, &sv->shards[l->end[side].shard],
                   &(struct shard_event){ .kind = SHARD_PEER_UP,
                                          .from = s->servers[other->node].super.number });
@@ -513,6 +628,11 @@ static void manager_says(struct sim *s, struct server *sv, const struct message 
         e.kind = SHARD_SEAL;
         e.note = m->note;
         to_partition(s, sv, &e, m->note.partition);
+    } else if (m->kind == MESSAGE_BEAT) {
+        e.kind = SHARD_MANAGER;
+        for (uint32_t i = 0; i < sv->n_shards && !s->failed; i++) {
+            shard_run(s, &sv->shards[i], &e);
+        }
     } else if (m->kind == MESSAGE_REGISTERED) {
         rows_step(s, sv, m, SHARD_VIEW); /* formed with this process: it was accepted before */
     }

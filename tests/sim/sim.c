@@ -134,6 +134,22 @@ static void faults_draw(struct sim *s)
     f[FAULT_CLIENT_KILL] = fault_draw(s, 2000, 10000);
     f[FAULT_STOP] = fault_draw(s, 1000, 10000);
     f[FAULT_FULL] = fault_draw(s, 300, 4000);
+    f[FAULT_CUT] = fault_draw(s, 300, 5000);
+    f[FAULT_AWAY] = fault_draw(s, 1500, 12000);
+}
+
+static void bugs_draw(struct sim *s)
+{
+    static const uint64_t highest[_BUG_MAX] = {
+        [BUG_LATE_BYTES] = 500,       [BUG_TICK_GAP] = 10,      [BUG_SLOW_ASK] = 100,
+        [BUG_CRASH_IN_CATCHUP] = 100, [BUG_CRASH_IN_VIEW] = 50, [BUG_BREAK_IN_VIEW] = 200,
+        [BUG_EARLY_GENERATION] = 200,
+    };
+
+    for (unsigned b = 0; b < _BUG_MAX; b++) {
+        s->setup.bug_chance[b] = sim_chance(s, 1, 2) ? 0 : sim_between(s, 1, highest[b]);
+    }
+    s->setup.slow_links = sim_chance(s, 2, 3) ? 0 : sim_between(s, 1, 30);
 }
 
 static void setup_draw(struct sim *s)
@@ -171,6 +187,7 @@ static void setup_draw(struct sim *s)
     u->compaction_chance = sim_chance(s, 1, 4) ? 0 : sim_between(s, 1, 4);
     u->compaction_crashes = sim_chance(s, 1, 2);
     faults_draw(s);
+    bugs_draw(s);
 }
 
 /* ---- the run ---- */

@@ -29,6 +29,7 @@
 #define SIM_SERVERS_MAX    5
 #define SIM_SHARDS_MAX     3
 #define SIM_CLIENTS_MAX    6
+#define SIM_NODES_MAX      (SIM_SERVERS_MAX + 1 + SIM_CLIENTS_MAX + 1)
 #define SIM_PARTITIONS_MAX 8
 #define SIM_SLOTS_MAX      4 /* operations that a client has under way */
 #define SIM_KEYS_MAX       48
@@ -327,7 +328,21 @@ enum fault {
     FAULT_CLIENT_KILL,
     FAULT_STOP, /* a clean one, with a last generation of checkpoints */
     FAULT_FULL, /* a disk has little room, or none */
+    FAULT_CUT,  /* of the network (cuts.c) */
+    FAULT_AWAY, /* a server is killed and stays away for long */
     _FAULT_MAX,
+};
+
+/* What is seldom and yet allowed, at places that the code names: each seed draws how often. */
+enum bug {
+    BUG_LATE_BYTES,       /* bytes of an old connection are read after a new one is up */
+    BUG_TICK_GAP,         /* a tick comes seconds late */
+    BUG_SLOW_ASK,         /* what a server asks the manager for stands still on its way */
+    BUG_CRASH_IN_CATCHUP, /* either side is killed, or its machine */
+    BUG_CRASH_IN_VIEW,    /* a member is killed when a view is committed, or soon after */
+    BUG_BREAK_IN_VIEW,    /* a connection breaks then */
+    BUG_EARLY_GENERATION, /* checkpoints are taken in the middle of a catch-up */
+    _BUG_MAX,
 };
 
 /* Drawn from the seed. */
@@ -342,6 +357,8 @@ struct setup {
     uint64_t probe_usec;      /* then every partition must serve */
     uint64_t end_usec;
     uint64_t fault_usec[_FAULT_MAX]; /* mean time between two; 0: never */
+    uint64_t bug_chance[_BUG_MAX];   /* of 1000 */
+    uint64_t slow_links;             /* of 100 */
     uint64_t delay_min_usec;
     uint64_t delay_max_usec;
     uint64_t sync_max_usec;
@@ -373,6 +390,8 @@ struct counts {
     uint64_t views;
     uint64_t starts;
     uint64_t faults[_FAULT_MAX];
+    uint64_t bugs[_BUG_MAX];
+    uint64_t reconfigs[_RECONFIG_MAX]; /* views that servers asked for, again and again */
     uint64_t entries;
     uint64_t resends;
     uint64_t damages;  /* records that a disk could not give */
@@ -436,6 +455,9 @@ struct sim {
     struct link *links;
     uint32_t n_links;
     uint64_t conns;
+    uint64_t cuts[_LANE_MAX][SIM_NODES_MAX]
+                 [SIM_NODES_MAX]; /* until when, from machine to machine */
+    uint64_t asked_conn; /* a shard's step is about leases that were asked for here; 0: not */
     struct actions actions;
     struct check *check;
 
@@ -612,7 +634,27 @@ void work_probe(struct sim *s);
 /* Are all probes answered? Otherwise fails. */
 void work_probe_end(struct sim *s);
 
+/* ---- cuts.c ---- */
+
+/* Until when nothing arrives from one end at the other. */
+uint64_t cut_until(const struct sim *s, enum lane lane, const struct endpoint *from,
+                   const struct endpoint *to);
+void cuts_strike(struct sim *s);
+/* Another manager leads. */
+void cuts_manager_moved(struct sim *s);
+void cuts_heal(struct sim *s);
+
 /* ---- faults.c ---- */
+
+bool bug_strikes(struct sim *s, enum bug b);
+/* One direction of a connection stands still for a while. */
+void faults_stall(struct sim *s, struct link *l);
+/* How long it is until the next tick. */
+uint64_t faults_tick(struct sim *s, uint64_t tick_usec);
+/* A piece of a catch-up goes from one server to another one (or NULL). */
+void faults_in_catchup(struct sim *s, struct server *from, struct server *to);
+/* A row was committed. */
+void faults_in_view(struct sim *s, const struct view_row *row);
 
 void faults_begin(struct sim *s);
 /* The process ends by itself, and is started again. */
