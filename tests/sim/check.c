@@ -1,6 +1,6 @@
 /* The invariants that hold after every event. What was ever logged, committed or promised is kept
  * here, outside of the servers, so that nothing that they forget is forgotten. */
-#include "sim/sim.h"
+#include "sim/check.h"
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
@@ -8,57 +8,6 @@
 #include "core/hashspace.h"
 
 #include <stdlib.h>
-
-typedef unsigned long long llu;
-
-/* An entry that was logged by anybody at any time. */
-struct seen {
-    struct map_node node;
-    uint16_t partition;
-    struct name name;
-    uint32_t prev_view;
-    uint32_t crc;
-    uint32_t bytes;
-    struct op_id op;
-};
-
-/* A committed operation. */
-struct effect {
-    struct map_node node;
-    uint16_t partition;
-    struct op_id op;
-    struct name name;
-};
-
-struct actor {
-    uint32_t server; /* index + 1; 0: nobody yet */
-    uint64_t life;
-};
-
-struct partition_check {
-    uint32_t *views; /* of committed entries: views[seq - 1] */
-    size_t n_views;
-    size_t cap_views;
-    struct name top;       /* highest committed */
-    struct actor *primary; /* by view */
-    size_t n_primary;
-    size_t cap_primary;
-    struct view_row row; /* newest that the managers committed */
-};
-
-/* What a server's replica was seen to be. */
-struct replica_check {
-    uint32_t durable_view;
-    bool live; /* info is of the process that runs now */
-    struct replica_info info;
-};
-
-struct check {
-    struct map entries;
-    struct map effects;
-    struct partition_check p[SIM_PARTITIONS_MAX];
-    struct replica_check r[SIM_SERVERS_MAX][SIM_PARTITIONS_MAX];
-};
 
 void check_init(struct sim *s)
 {
@@ -211,6 +160,14 @@ void check_synced(struct sim *s, struct shard_process *sp)
     }
 }
 
+void check_written(struct sim *s, struct shard_process *sp)
+{
+    for (unsigned p = 0; p < s->setup.partitions; p++) {
+        uint32_t *durable = &s->check->r[sp->server->index][p].durable_view;
+        *durable = MAX_OF(*durable, sp->written_view[p]);
+    }
+}
+
 bool check_view_pending(const struct sim *s, const struct shard_process *sp)
 {
     for (unsigned p = 0; p < s->setup.partitions; p++) {
@@ -232,21 +189,6 @@ void check_sent_view(struct sim *s, const struct shard_process *sp, uint16_t par
     } else if (view < r->durable_view && view < r->info.view) {
         sim_fail(s, "I7: server %u speaks in view %u of partition %u, it is in view %u",
                  sp->server->index + 1, view, partition, r->info.view);
-    }
-}
-
-void check_row(struct sim *s, const struct view_row *row)
-{
-    struct partition_check *pc = &s->check->p[row->partition];
-
-    if (row->view == pc->row.view && memcmp(row, &pc->row, sizeof(*row)) != 0) {
-        sim_fail(s, "I9: view %u of partition %u has two memberships", row->view, row->partition);
-    } else if (row->view > pc->row.view) {
-        sim_trace(s, "view %u of partition %u is committed, primary %u of %u", row->view,
-                  row->partition, row->members[0], row->n_members);
-        pc->row = *row;
-        s->counts.views++;
-        faults_in_view(s, row);
     }
 }
 
@@ -320,31 +262,40 @@ static void tail_find(void *ctx, const struct entry *e, bool durable)
     }
 }
 
+bool check_holds(const struct sim *s, const struct server *sv, uint16_t partition, struct name name)
+{
+    const struct shard *shard = sv->shards[partition % sv->n_shards].shard;
+    struct replica_info info;
+
+    (void) s;
+    if (name.seq == 0) {
+        return true;
+    }
+    if (shard_replica_info(shard, partition, &info) < 0 || !info.complete) {
+        return false;
+    }
+    if (info.commit.seq < name.seq) {
+        shard_tail_walk(shard, partition, tail_find, &name);
+    }
+    return name.seq == 0 || info.commit.seq >= name.seq;
+}
+
 /* I4: everything committed is in the log of this member. */
 static void member_check(struct sim *s, const struct server *sv, uint16_t partition)
 {
     const struct partition_check *pc = &s->check->p[partition];
-    const struct shard *shard = sv->shards[partition % sv->n_shards].shard;
-    struct name wanted = pc->top;
-    struct replica_info info;
+    struct replica_info info = { 0 };
 
-    if (pc->top.seq == 0) {
+    if (s->check->r[sv->index][partition].distrusts || check_holds(s, sv, partition, pc->top)) {
         return;
     }
-    if (shard_replica_info(shard, partition, &info) == 0) {
-        if (info.commit.seq >= pc->top.seq) {
-            return;
-        }
-        shard_tail_walk(shard, partition, tail_find, &wanted);
-        if (wanted.seq == 0) {
-            return;
-        }
-    }
+    (void) shard_replica_info(sv->shards[partition % sv->n_shards].shard, partition, &info);
     sim_fail(s,
-             "I4: server %u lacks the committed entry (%u, %llu) of partition %u: commit %llu, "
-             "last (%u, %llu)",
-             sv->index + 1, pc->top.view, (llu) pc->top.seq, partition, (llu) info.commit.seq,
-             info.last.view, (llu) info.last.seq);
+             "I4: server %u lacks the committed entry (%u, %llu) of partition %u, of whose view %u "
+             "it is a member: commit %llu, last (%u, %llu)%s",
+             sv->index + 1, pc->top.view, (llu) pc->top.seq, partition, pc->row.view,
+             (llu) info.commit.seq, info.last.view, (llu) info.last.seq,
+             info.complete ? "" : ", incomplete");
 }
 
 static void members_check(struct sim *s, uint16_t partition)
@@ -356,6 +307,34 @@ static void members_check(struct sim *s, uint16_t partition)
         if (sv && sv->process.alive && sv->shards[0].shard) {
             member_check(s, sv, partition);
         }
+    }
+}
+
+/* Who is no member any more has nothing that counts. */
+static void distrust_ends(struct sim *s, const struct view_row *row)
+{
+    for (uint32_t i = 0; i < s->setup.servers; i++) {
+        s->check->r[i][row->partition].distrusts =
+            s->check->r[i][row->partition].distrusts &&
+            check_is_member(s, &s->servers[i], row->partition);
+    }
+}
+
+void check_row(struct sim *s, const struct view_row *row)
+{
+    struct partition_check *pc = &s->check->p[row->partition];
+
+    if (row->view == pc->row.view && memcmp(row, &pc->row, sizeof(*row)) != 0) {
+        sim_fail(s, "I9: view %u of partition %u has two memberships", row->view, row->partition);
+    } else if (row->view > pc->row.view) {
+        sim_trace(s, "view %u of partition %u is committed, members %u %u %u, learners %u %u",
+                  row->view, row->partition, row->members[0], row->members[1], row->members[2],
+                  row->learners[0], row->learners[1]);
+        pc->row = *row;
+        s->counts.views++;
+        distrust_ends(s, row);
+        members_check(s, row->partition);
+        faults_in_view(s, row);
     }
 }
 
@@ -371,46 +350,6 @@ static void commit_check(struct sim *s, uint16_t partition, struct name n)
     } else if (n.seq > 0 && pc->views[n.seq - 1] != n.view) {
         sim_fail(s, "I12: seq %llu of partition %u was committed as of view %u, now as of view %u",
                  (llu) n.seq, partition, pc->views[n.seq - 1], n.view);
-    }
-}
-
-/* ---- who acts ---- */
-
-/* I1, and R6: one process is primary of a view. */
-static void primary_check(struct sim *s, const struct server *sv, const struct replica_info *info)
-{
-    struct partition_check *pc = &s->check->p[info->partition];
-    struct actor *a;
-
-    if (info->view >= pc->n_primary) {
-        mem_grow(&pc->primary, &pc->cap_primary, info->view + 1, sizeof(*pc->primary));
-        memset(&pc->primary[pc->n_primary], 0,
-               (info->view + 1 - pc->n_primary) * sizeof(*pc->primary));
-        pc->n_primary = info->view + 1;
-    }
-    a = &pc->primary[info->view];
-    if (a->server == 0) {
-        *a = (struct actor){ sv->index + 1, sv->process.life };
-    } else if (a->server != sv->index + 1 || a->life != sv->process.life) {
-        sim_fail(s,
-                 "I1: view %u of partition %u has two primaries: server %u (start %llu) and "
-                 "server %u (start %llu)",
-                 info->view, info->partition, a->server, (llu) a->life, sv->index + 1,
-                 (llu) sv->process.life);
-    }
-}
-
-/* I2: at most one server serves a partition. */
-static void serving_check(struct sim *s, const struct server *sv, const struct replica_info *info)
-{
-    for (uint32_t i = 0; i < s->setup.servers; i++) {
-        const struct replica_check *r = &s->check->r[i][info->partition];
-        if (i != sv->index && r->live && r->info.state == REPLICA_PRIMARY) {
-            sim_fail(s,
-                     "I2: partition %u is served by server %u in view %u and by server %u in "
-                     "view %u",
-                     info->partition, i + 1, r->info.view, sv->index + 1, info->view);
-        }
     }
 }
 
@@ -441,11 +380,8 @@ static void replica_check(struct sim *s, const struct server *sv, const struct r
     if (info->commit.seq != old.commit.seq) {
         commit_check(s, info->partition, info->commit);
     }
-    if (info->state == REPLICA_PRIMARY || info->state == REPLICA_RECONCILING) {
-        primary_check(s, sv, info);
-    }
-    if (info->state == REPLICA_PRIMARY && old.state != REPLICA_PRIMARY) {
-        serving_check(s, sv, info);
+    if (!s->failed) {
+        check_acts(s, sv, info, &old);
     }
 }
 
@@ -481,11 +417,56 @@ void check_replayed(struct sim *s, struct shard_process *sp)
     check_step(s, sp, NULL);
 }
 
+void check_distrusts(struct sim *s, const struct server *sv)
+{
+    for (unsigned p = 0; p < s->setup.partitions; p++) {
+        struct replica_check *r = &s->check->r[sv->index][p];
+        r->durable_view = 0;
+        r->distrusts = check_is_member(s, sv, (uint16_t) p);
+    }
+}
+
+bool check_may_distrust(const struct sim *s, const struct server *sv)
+{
+    for (unsigned p = 0; p < s->setup.partitions; p++) {
+        const struct view_row *row = &s->check->p[p].row;
+        bool others = !check_is_member(s, sv, (uint16_t) p);
+        for (unsigned i = 0; i < row->n_members; i++) {
+            const struct server *o = server_of_number((struct sim *) s, row->members[i]);
+            others = others || (o && o != sv && o->state == LIFE_RUNNING &&
+                                !s->check->r[o->index][p].distrusts);
+        }
+        if (!others) {
+            return false;
+        }
+    }
+    return true;
+}
+
 void check_server_gone(struct sim *s, const struct server *sv)
 {
     for (unsigned p = 0; p < SIM_PARTITIONS_MAX; p++) {
         s->check->r[sv->index][p].live = false;
     }
+}
+
+bool check_has_copy(const struct sim *s, uint16_t partition)
+{
+    const struct view_row *row = &s->check->p[partition].row;
+
+    for (unsigned i = 0; i < row->n_members; i++) {
+        const struct server *sv = server_of_number((struct sim *) s, row->members[i]);
+        const struct replica_check *r = sv ? &s->check->r[sv->index][partition] : NULL;
+        if (r && r->live && r->info.complete && !r->distrusts) {
+            return true;
+        }
+    }
+    return false;
+}
+
+unsigned check_members(const struct sim *s, uint16_t partition)
+{
+    return s->check->p[partition].row.n_members;
 }
 
 bool check_is_member(const struct sim *s, const struct server *sv, uint16_t partition)

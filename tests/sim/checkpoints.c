@@ -32,7 +32,10 @@ static uint64_t sync_delay(struct sim *s)
 
 static void stops(struct sim *s, struct event *e)
 {
-    faults_stopped(s, e->who);
+    struct server *sv = e->who;
+
+    sv->super.clean = sv->super_durable.clean = true;
+    faults_stopped(s, sv);
 }
 
 static void generation_end(struct sim *s, struct server *sv)
@@ -287,7 +290,7 @@ void checkpoints_gone(struct server *sv)
     manifest_free(&sv->generation.manifest);
     manifest_free(&sv->manifest);
     sv->generation = (struct generation){ 0 };
-    sv->stopping = false;
+    sv->leaving = sv->stopping = false;
 }
 
 void checkpoints_free(struct server *sv)

@@ -232,7 +232,7 @@ static void strike(struct sim *s, enum fault f)
         fill(s);
         return;
     case FAULT_STOP:
-        checkpoints_stop(s, server_draw(s));
+        server_stop(s, server_draw(s));
         return;
     case FAULT_CUT:
         cuts_strike(s);
@@ -277,6 +277,6 @@ void faults_heal(struct sim *s)
         s->servers[i].process.paused_until_usec = 0;
         s->servers[i].doom = 0;
         space_set(s, &s->servers[i], SPACE_ROOM);
-        restart_plan(s, &s->servers[i]);
+        sim_after(s, sim_between(s, 0, USEC_PER_SEC), NULL, boots, &s->servers[i], 0, NULL);
     }
 }

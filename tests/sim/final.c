@@ -73,6 +73,13 @@ static bool may_lack(struct sim *s, const struct server *has, const struct serve
     return record_read(has, k, rec, false, &e) && oracle_is_dead(s, lacks, k->partition, rec);
 }
 
+static bool is_compared(struct sim *s, const struct server *a, const struct server *b,
+                        uint16_t partition)
+{
+    return check_is_member(s, a, partition) && check_is_member(s, b, partition) &&
+           check_has_copy(s, partition);
+}
+
 static void keys_equal(struct sim *s, const struct server *a, const struct server *b)
 {
     for (size_t i = 0; i < s->n_keys && !s->failed; i++) {
@@ -82,7 +89,7 @@ static void keys_equal(struct sim *s, const struct server *a, const struct serve
         struct index_record y = { 0 };
         int in_a;
         int in_b;
-        if (!check_is_member(s, a, k->partition) || !check_is_member(s, b, k->partition)) {
+        if (!is_compared(s, a, b, k->partition)) {
             continue;
         }
         in_a = shard_record(a->shards[k->partition % a->n_shards].shard, name, k->name_len, &x);
@@ -105,7 +112,7 @@ static void commits_equal(struct sim *s, const struct server *a, const struct se
     for (uint32_t p = 0; p < s->setup.partitions && !s->failed; p++) {
         struct replica_info x;
         struct replica_info y;
-        if (!check_is_member(s, a, (uint16_t) p) || !check_is_member(s, b, (uint16_t) p) ||
+        if (!is_compared(s, a, b, (uint16_t) p) ||
             shard_replica_info(a->shards[p % a->n_shards].shard, (uint16_t) p, &x) < 0 ||
             shard_replica_info(b->shards[p % b->n_shards].shard, (uint16_t) p, &y) < 0) {
             continue;
@@ -119,6 +126,16 @@ static void commits_equal(struct sim *s, const struct server *a, const struct se
         } else if (x.digest != y.digest) {
             sim_fail(s, "I6: partition %u has digest %016llx at server %u and %016llx at server %u",
                      p, (llu) x.digest, a->index + 1, (llu) y.digest, b->index + 1);
+        }
+    }
+}
+
+void check_redundancy(struct sim *s)
+{
+    for (uint32_t p = 0; p < s->setup.partitions && !s->failed && SIM_MEMBERSHIP; p++) {
+        if (check_has_copy(s, (uint16_t) p) && check_members(s, (uint16_t) p) < s->setup.replicas) {
+            sim_fail(s, "I11: partition %u has %u members of %u, long after everything was healed",
+                     p, check_members(s, (uint16_t) p), s->setup.replicas);
         }
     }
 }

@@ -85,6 +85,13 @@ static void counts_print(const char *what, const struct counts *c)
         what, (unsigned long long) c->generations, (unsigned long long) c->checkpointed,
         (unsigned long long) c->older, (unsigned long long) c->tails,
         (unsigned long long) c->damaged, (unsigned long long) c->stops);
+    printf("%s: %llu stops after all was handed over, %llu disks lost what they had\n", what,
+           (unsigned long long) c->left, (unsigned long long) c->distrusts);
+    printf("%s: asked for views: %llu anew, %llu removals, %llu resignations, %llu promotions\n",
+           what, (unsigned long long) c->reconfigs[RECONFIG_RENEW],
+           (unsigned long long) c->reconfigs[RECONFIG_REMOVE],
+           (unsigned long long) c->reconfigs[RECONFIG_RESIGN],
+           (unsigned long long) c->reconfigs[RECONFIG_PROMOTE]);
     printf("%s: %llu segments compacted and removed (%llu came back by a crash), %llu stayed, %llu "
            "bytes copied, %llu records dropped\n",
            what, (unsigned long long) c->victims, (unsigned long long) c->resurrected,

@@ -362,7 +362,10 @@ static void lead_begins(struct sim *s, struct event *e)
 static void life_begin(struct sim *s)
 {
     struct manager_process *mp = &s->manager;
-    struct manager_options o = { .partitions = s->setup.partitions, .replicas = s->setup.replicas };
+    struct manager_options o = { .partitions = s->setup.partitions,
+                                 .replicas = s->setup.replicas,
+                                 .failure_usec = s->setup.failure_usec,
+                                 .min_replicas_auto = s->setup.min_replicas_auto };
 
     memset(o.cluster_id, 7, UUID_BYTES);
     mp->process.alive = true;

@@ -303,6 +303,7 @@ static struct shard *scratch_new(struct sim *s, struct server *sv)
 
     server_shard_options(s, sv, 0, 1, &o);
     o.index_open = index_map_open;
+    o.distrusted = false;
     if (shard_new(&o, &scratch) < 0) {
         sim_fail(s, "server %u: no scratch shard", sv->index + 1);
     }

@@ -56,6 +56,21 @@ static void held_release(struct sim *s, struct shard_process *sp)
     sp->n_held = 0;
 }
 
+/* The log says by itself which copies count. */
+static void distrust_synced(struct shard_process *sp)
+{
+    struct server *sv = sp->server;
+    bool all = true;
+
+    sp->synced = true;
+    for (uint32_t i = 0; i < sv->n_shards; i++) {
+        all = all && sv->shards[i].synced;
+    }
+    if (all) {
+        sv->super.distrust = sv->super_durable.distrust = false;
+    }
+}
+
 static void synced(struct sim *s, struct event *e)
 {
     struct shard_process *sp = e->who;
@@ -66,6 +81,7 @@ static void synced(struct sim *s, struct event *e)
     sp->syncing = false;
     sp->synced_group = e->number;
     check_synced(s, sp);
+    distrust_synced(sp);
     checkpoints_synced(s, sp);
     if (next != 0) {
         sp->queued_group = 0;
@@ -93,10 +109,21 @@ static bool syncs_early(const struct sim *s, const struct shard_process *sp)
     return s->o->plant == PLANT_ANSWER_BEFORE_OWN_SYNC && !check_view_pending(s, sp);
 }
 
+static void written(struct sim *s, struct event *e)
+{
+    struct shard_process *sp = e->who;
+
+    check_written(s, sp);
+    shard_run(s, sp, &(struct shard_event){ .kind = SHARD_WRITTEN, .group = e->number });
+}
+
 static void sync_ask(struct sim *s, struct shard_process *sp, uint64_t group)
 {
     sp->asked_group = group;
     compactor_written(s, sp);
+    if (s->setup.weak_sync) {
+        sim_after(s, 0, &sp->server->process, written, sp, group, NULL);
+    }
     if (syncs_early(s, sp)) {
         sim_after(s, 0, &sp->server->process, synced_early, sp, group, NULL);
     }

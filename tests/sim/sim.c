@@ -167,7 +167,7 @@ static void setup_draw(struct sim *s)
     u->keys_per_partition = (uint32_t) sim_between(s, 2, 6);
     u->segment_bytes = segments[sim_between(s, 0, ARRAY_LEN(segments) - 1)];
     u->faults_end_usec = sim_between(s, 8, 16) * USEC_PER_SEC;
-    u->probe_usec = u->faults_end_usec + 15 * USEC_PER_SEC;
+    u->probe_usec = u->faults_end_usec + (MEMBERS_BACK_SEC + 1) * USEC_PER_SEC;
     u->end_usec = u->probe_usec + 6 * USEC_PER_SEC;
     u->delay_min_usec = sim_between(s, 20, 200);
     u->delay_max_usec = u->delay_min_usec + (sim_chance(s, 1, 2) ? 500 : sim_between(s, 0, 20000));
@@ -186,6 +186,12 @@ static void setup_draw(struct sim *s)
     u->read_errors = sim_chance(s, 1, 3);
     u->compaction_chance = sim_chance(s, 1, 4) ? 0 : sim_between(s, 1, 4);
     u->compaction_crashes = sim_chance(s, 1, 2);
+    u->confirm = sim_chance(s, 1, 4);
+    u->weak_sync = sim_chance(s, 1, 6);
+    u->distrust = SIM_MEMBERSHIP && sim_chance(s, 1, 4);
+    u->failure_usec = sim_chance(s, 1, 2) ? 0 : sim_between(s, 200, 3000) * USEC_PER_MSEC;
+    u->silence_usec = sim_chance(s, 1, 2) ? 0 : sim_between(s, 400, 3000) * USEC_PER_MSEC;
+    u->min_replicas_auto = sim_chance(s, 3, 4) ? 1 : 2;
     faults_draw(s);
     bugs_draw(s);
 }
@@ -215,7 +221,8 @@ static void begin(struct sim *s)
 /* Heals, waits, and looks at what is left. */
 static void finish(struct sim *s)
 {
-    static void (*const steps[])(struct sim * s) = { work_probe_end, check_equal, check_histories };
+    static void (*const steps[])(struct sim * s) = { work_probe_end, check_redundancy, check_equal,
+                                                     check_histories };
 
     sim_trace(s, "everything is healed");
     faults_heal(s);

@@ -26,6 +26,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#define SIM_MEMBERSHIP     0 /* the core has learners and leases */
 #define SIM_SERVERS_MAX    5
 #define SIM_SHARDS_MAX     3
 #define SIM_CLIENTS_MAX    6
@@ -35,6 +36,7 @@
 #define SIM_KEYS_MAX       48
 #define SIM_VALUE_BYTES    8192
 #define SIM_LINES_MAX      400 /* of the trace that are kept */
+#define MEMBERS_BACK_SEC   10  /* after healing, and the starts that it means, all serves (I11) */
 
 #define USEC_PER_MSEC UINT64_C(1000)
 #define USEC_PER_SEC  UINT64_C(1000000)
@@ -83,6 +85,7 @@ struct shard_process {
     uint32_t index;
     bool turn_due;
     bool syncing;
+    bool synced;           /* its log, once at least */
     uint64_t sync_group;   /* of the sync under way */
     uint64_t queued_group; /* of the one after it; 0: none */
     uint64_t early_group;  /* the core was told of it too early, by a planted bug */
@@ -142,7 +145,9 @@ struct superblock {
     uint64_t start;
     struct incarnation incarnation; /* of this process */
     bool compacted;                 /* the log alone is not everything any more */
-    uint32_t first_segment;         /* of this start: numbers are never used again */
+    bool clean;                     /* the last process stopped in order */
+    bool distrust;          /* nothing on this disk counts, until the log says so itself (R15) */
+    uint32_t first_segment; /* of this start: numbers are never used again */
     uint32_t number;
     uint32_t partitions;
 };
@@ -179,6 +184,7 @@ struct server {
     uint64_t highest_generation; /* of anything that lies in the folder */
     uint64_t good_generation;    /* that this start used or that was published last; 0: none */
     struct manifest manifest;    /* of the generation that this start uses */
+    bool leaving;                /* hands over, before it stops */
     bool stopping;               /* after this generation */
     /* What is known here and not there. Generations that it counted as published and that nothing
      * damaged, the newest last: one of them must always be found. */
@@ -265,6 +271,8 @@ void check_step(struct sim *s, struct shard_process *sp, const struct shard_even
 void check_sent_view(struct sim *s, const struct shard_process *sp, uint16_t partition,
                      uint32_t view);
 void check_synced(struct sim *s, struct shard_process *sp);
+/* What is written counts as durable (sync modes below always). */
+void check_written(struct sim *s, struct shard_process *sp);
 /* Is a view written and not durable? */
 bool check_view_pending(const struct sim *s, const struct shard_process *sp);
 /* It has read its log. */
@@ -273,8 +281,18 @@ void check_replayed(struct sim *s, struct shard_process *sp);
 void check_server_gone(struct sim *s, const struct server *sv);
 /* The manager committed a row. */
 void check_row(struct sim *s, const struct view_row *row);
+/* How many members the partition's newest view has. */
+unsigned check_members(const struct sim *s, uint16_t partition);
+/* Its disk lost what it had: what it holds counts for nothing while it is a member still. */
+void check_distrusts(struct sim *s, const struct server *sv);
+/* Has every partition another copy that counts, at a server that runs? */
+bool check_may_distrust(const struct sim *s, const struct server *sv);
 /* Is the server in the newest view that the managers committed? */
 bool check_is_member(const struct sim *s, const struct server *sv, uint16_t partition);
+/* Is a complete copy of the partition at a member that runs? */
+bool check_has_copy(const struct sim *s, uint16_t partition);
+/* At the end: every learner is a member again. */
+void check_redundancy(struct sim *s);
 /* At the end, when all is quiet: replicas hold the same (I6). */
 void check_equal(struct sim *s);
 /* The histories. */
@@ -373,6 +391,12 @@ struct setup {
     bool damage; /* some generations are damaged */
     bool shards_change;
     bool slow_syncs;
+    bool weak_sync;        /* what is written counts as durable; the power never fails then */
+    bool confirm;          /* read-mode = confirm */
+    bool distrust;         /* some starts find that their disk lost what it had */
+    uint64_t failure_usec; /* of the manager */
+    uint64_t silence_usec; /* failure-timeout and replica-timeout of the servers */
+    uint32_t min_replicas_auto;
     bool flushes;
     bool expiry;
     bool large_values;
@@ -411,6 +435,8 @@ struct counts {
     uint64_t damaged;        /* generations that a fault damaged */
     uint64_t tails;          /* entries in tails of checkpoints that were loaded */
     uint64_t stops;          /* clean ones */
+    uint64_t left;           /* of them, after all was handed over */
+    uint64_t distrusts;      /* starts that found their disk emptied */
     uint64_t victims;        /* segments that were compacted and removed */
     uint64_t refused;        /* …that stayed */
     uint64_t copied;         /* bytes of records */
@@ -526,6 +552,10 @@ void managers_crash(struct sim *s);
 void managers_flip(struct sim *s);
 void managers_receive(struct sim *s, struct link *l, unsigned side, struct message *m);
 void managers_link_down(struct sim *s, uint64_t conn);
+
+/* ---- stop.c ---- */
+
+void server_stop(struct sim *s, struct server *sv);
 
 /* ---- checkpoints.c ---- */
 

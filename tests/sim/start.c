@@ -79,6 +79,11 @@ void server_shard_options(struct sim *s, struct server *sv, uint32_t shard, uint
         .server = sv->super.number,
         .value_bytes_max = SIM_VALUE_BYTES,
         .sweep_usec = s->setup.sweep_usec,
+        .failure_usec = s->setup.silence_usec,
+        .replica_usec = s->setup.silence_usec,
+        .confirm = s->setup.confirm,
+        .distrusted = sv->super.distrust,
+        .untrusted = s->setup.weak_sync && !sv->super.clean && sv->super.start > 1,
         .index_open = plant_index_open,
         .index_ctx = s,
         .read = log_read,
@@ -164,6 +169,7 @@ static void super_begun(struct sim *s, struct event *e)
     struct server *sv = e->who;
 
     sv->super_durable = sv->super;
+    sv->super_durable.clean = false;
     if (sv->super.number != 0) {
         shards_make(s, sv);
         if (!s->failed) {
@@ -220,6 +226,26 @@ static void log_recover(struct sim *s, struct server *sv)
               NULL);
 }
 
+/* The start found damage, and set aside what there was. */
+static void distrust(struct sim *s, struct server *sv)
+{
+    sim_trace(s, "server %u: its disk lost what it had", sv->index + 1);
+    s->counts.distrusts++;
+    sv->highest_segment = 0;
+    for (size_t i = 0; i < sv->disk.n; i++) {
+        sv->highest_segment = MAX_OF(sv->highest_segment, sv->disk.files[i]->number);
+    }
+    sv->super.first_segment = MAX_OF(sv->super.first_segment, sv->highest_segment);
+    sv->super.distrust = true;
+    sv->super.compacted = false;
+    sv->super_durable = sv->super;
+    sv->published[0] = sv->published[1] = 0;
+    disk_free(&sv->disk);
+    disk_free(&sv->folder);
+    disk_free(&sv->attic);
+    check_distrusts(s, sv);
+}
+
 void server_boot(struct sim *s, struct server *sv)
 {
     kumo_assert(!sv->process.alive);
@@ -232,6 +258,10 @@ void server_boot(struct sim *s, struct server *sv)
     }
     sv->boot_offset_usec = sim_between(s, 0, 1000000) * USEC_PER_SEC;
     sim_trace(s, "server %u starts, %u shards", sv->index + 1, sv->n_shards);
+    if (s->setup.distrust && !s->healed && sv->super.number != 0 && sim_chance(s, 1, 4) &&
+        check_may_distrust(s, sv)) {
+        distrust(s, sv);
+    }
     log_recover(s, sv);
 }
 
@@ -356,6 +386,7 @@ static void power_loss(struct sim *s, struct server *sv)
 /* power: what was not synced may be lost; else only the process is gone. */
 void server_crash(struct sim *s, struct server *sv, bool power)
 {
+    power = power && !s->setup.weak_sync;
     if (!sv->process.alive) {
         if (power) {
             power_loss(s, sv);

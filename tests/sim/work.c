@@ -360,9 +360,12 @@ void work_probe_end(struct sim *s)
     for (uint32_t i = 0; i < s->prober.n_slots && !s->failed; i++) {
         const struct slot *slot = &s->prober.slots[i];
         const struct lin_op *o = &slot->key->ops[slot->op];
+        if (!check_has_copy(s, slot->key->partition)) {
+            continue;
+        }
         if (slot->busy || o->ret == LIN_NEVER || o->result == RESULT_BUSY) {
-            sim_fail(s, "I11: partition %u does not serve key %s 15 s after everything was healed",
-                     slot->key->partition, slot->key->name);
+            sim_fail(s, "I11: partition %u does not serve key %s %d s after everything was healed",
+                     slot->key->partition, slot->key->name, MEMBERS_BACK_SEC);
         } else if (i >= 2 * s->setup.partitions) {
             count_check(s, slot->key, o);
         }
