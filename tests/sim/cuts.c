@@ -26,7 +26,7 @@ static unsigned node_of(const struct endpoint *e)
     }
 }
 
-uint64_t cut_until(const struct sim *s, enum lane lane, const struct endpoint *from,
+uint64_t cut_until(const struct sim *s, enum msg_lane lane, const struct endpoint *from,
                    const struct endpoint *to)
 {
     return s->cuts[lane][node_of(from)][node_of(to)];
@@ -45,7 +45,7 @@ static void gives_up(struct sim *s, struct event *e)
     }
 }
 
-static void way_cut(struct sim *s, enum lane lane, unsigned from, unsigned to, uint64_t until_usec)
+static void way_cut(struct sim *s, enum msg_lane lane, unsigned from, unsigned to, uint64_t until_usec)
 {
     uint64_t *until = &s->cuts[lane][from][to];
 
@@ -64,7 +64,7 @@ static void way_cut(struct sim *s, enum lane lane, unsigned from, unsigned to, u
 static void ways_cut(struct sim *s, unsigned from, unsigned to, uint64_t until_usec)
 {
     for (unsigned lane = 0; lane < _LANE_MAX; lane++) {
-        way_cut(s, (enum lane) lane, from, to, until_usec);
+        way_cut(s, (enum msg_lane) lane, from, to, until_usec);
     }
 }
 
@@ -111,7 +111,7 @@ static void lane_shape(struct sim *s, uint64_t until)
 {
     unsigned a = server_draw(s);
     unsigned b = server_draw(s);
-    enum lane lane = sim_chance(s, 1, 2) ? LANE_LEASES : LANE_DATA;
+    enum msg_lane lane = sim_chance(s, 1, 2) ? LANE_LEASES : LANE_DATA;
 
     way_cut(s, lane, a, b, until);
     if (sim_chance(s, 1, 2)) {

@@ -23,7 +23,7 @@ struct message *message_new(enum message_kind kind, size_t bytes)
 /* ---- the links that there can be ---- */
 
 /* Some are slower than the others. */
-static void link_add(struct sim *s, enum lane lane, struct endpoint a, struct endpoint b)
+static void link_add(struct sim *s, enum msg_lane lane, struct endpoint a, struct endpoint b)
 {
     struct link *l = &s->links[s->n_links];
     uint64_t slower = s->setup.slow_links > 0 && sim_chance(s, s->setup.slow_links, 100)
@@ -53,7 +53,7 @@ void net_init(struct sim *s)
     for (uint32_t i = 0; i < _LANE_MAX * all * all; i++) {
         uint32_t a = i / all % all;
         uint32_t b = i % all;
-        link_add(s, (enum lane)(i / (all * all)),
+        link_add(s, (enum msg_lane)(i / (all * all)),
                  end_of(END_SHARD, a / SIM_SHARDS_MAX, a % SIM_SHARDS_MAX),
                  end_of(END_SHARD, b / SIM_SHARDS_MAX, b % SIM_SHARDS_MAX));
     }
@@ -77,7 +77,7 @@ void net_free(struct sim *s)
     free(s->links);
 }
 
-struct link *net_shard_link(struct sim *s, enum lane lane, uint32_t a, uint32_t i, uint32_t b,
+struct link *net_shard_link(struct sim *s, enum msg_lane lane, uint32_t a, uint32_t i, uint32_t b,
                             uint32_t j)
 {
     uint32_t all = SIM_SERVERS_MAX * SIM_SHARDS_MAX;

@@ -16,16 +16,9 @@ struct endpoint {
     uint8_t shard; /* of END_SHARD */
 };
 
-/* Between two shards there are two connections. */
-enum lane {
-    LANE_DATA,
-    LANE_LEASES, /* leases, and with them the heartbeats (R10) */
-    _LANE_MAX,
-};
-
 struct link {
     struct endpoint end[2]; /* the first one connects */
-    enum lane lane;
+    enum msg_lane lane; /* between shards */
     uint64_t conn;         /* names the connection, 0: down */
     bool ready[2];         /* this end has heard the other's hello: it may send */
     uint64_t told[2];      /* the connection that this end believes to be up, 0: none */
@@ -80,7 +73,7 @@ void net_free(struct sim *s);
 struct link *net_link_of_conn(struct sim *s, uint64_t conn);
 /* The link of a connection that may be gone. */
 struct link *net_past_link(struct sim *s, uint64_t conn);
-struct link *net_shard_link(struct sim *s, enum lane lane, uint32_t a, uint32_t i, uint32_t b,
+struct link *net_shard_link(struct sim *s, enum msg_lane lane, uint32_t a, uint32_t i, uint32_t b,
                             uint32_t j);
 struct link *net_client_link(struct sim *s, uint32_t client, uint32_t server, uint32_t shard);
 struct link *net_manager_link(struct sim *s, struct endpoint end);

@@ -667,7 +667,7 @@ void work_probe_end(struct sim *s);
 /* ---- cuts.c ---- */
 
 /* Until when nothing arrives from one end at the other. */
-uint64_t cut_until(const struct sim *s, enum lane lane, const struct endpoint *from,
+uint64_t cut_until(const struct sim *s, enum msg_lane lane, const struct endpoint *from,
                    const struct endpoint *to);
 void cuts_strike(struct sim *s);
 /* Another manager leads. */
