@@ -17,7 +17,6 @@
 #define LEARNER_ASK_USEC   2000000 /* nothing came: ask again */
 #define LEARNER_TELL_USEC  500000  /* a complete one says so again */
 #define JOINT_LAG_MAX      1024    /* entries that it may be behind when it becomes joint */
-#define MANAGER_FRESH_USEC 1000000 /* the manager was heard so lately: it can withdraw (R8) */
 
 /* A catch-up that is sent to one learner of one partition, in one view. */
 struct lesson {

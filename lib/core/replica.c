@@ -682,16 +682,28 @@ void replica_enter(struct shard *s, struct replica *r)
 
 /* ---- leaving by itself ---- */
 
+/* The member that was heard last. */
+static uint32_t successor(const struct replica *r)
+{
+    const struct member *best = &r->members[1];
+
+    for (unsigned i = 2; i < r->n_members; i++) {
+        best = r->members[i].granted_usec > best->granted_usec ? &r->members[i] : best;
+    }
+    return best->server;
+}
+
 void replica_resign(struct shard *s, struct replica *r)
 {
     r->resigned = true; /* it takes no more writes… */
-    if (r->state != REPLICA_PRIMARY || r->n_tail > 0) {
-        return;
+    if (r->state == REPLICA_PRIMARY && r->n_tail == 0) {
+        view_leave(s, r, r->view);
+        sm_move(&replica_sm, &r->state, REPLICA_WAITING);
+        r->resigned = true;
     }
-    view_leave(s, r, r->view); /* …and has given its leases back when it asks */
-    sm_move(&replica_sm, &r->state, REPLICA_WAITING);
-    r->resigned = true;
-    replica_reconfig(s, r, RECONFIG_RESIGN, r->members[1].server, 0);
+    if (r->state == REPLICA_WAITING) { /* …and has given its leases back when it asks */
+        replica_reconfig(s, r, RECONFIG_RESIGN, successor(r), 0);
+    }
 }
 
 void replica_drop(struct shard *s, struct replica *r)

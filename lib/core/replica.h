@@ -73,6 +73,8 @@ struct view_run {
     uint32_t view;
     uint64_t first;
 };
+/* The manager was heard so lately: it can form a view that a step depends on (R8, R16). */
+#define MANAGER_FRESH_USEC 1000000
 #define SEQ_MAX       (UINT64_C(1) << 62) /* no partition comes near it */
 #define VIEW_RUNS_MAX 1024                /* the oldest are forgotten */
 

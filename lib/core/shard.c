@@ -244,7 +244,8 @@ void shard_replay_end(struct shard *s)
         if (r->replay_from.segment != 0 && r->commit.seq > 0) {
             list_push_back(&s->commits, &r->in_commits);
         }
-        r->alone = r->n_members == 1 && r->commit.seq > 0 && r->commit.view == r->view;
+        r->alone = r->n_members == 1 && r->members[0].server == s->o.server && r->commit.seq > 0 &&
+                   r->commit.view == r->view;
         if (replica_member(r, s->o.server)) { /* R6: it resumes nothing */
             sm_move(&replica_sm, &r->state, REPLICA_WAITING);
         }
@@ -330,7 +331,7 @@ static void tick_waiting(struct shard *s, struct replica *r)
     if (r->incomplete) {
         replica_reconfig(s, r, RECONFIG_REMOVE, s->o.server, 0); /* R17: to be a learner */
     } else if (r->resigned) {
-        replica_reconfig(s, r, RECONFIG_RESIGN, r->members[1].server, 0);
+        replica_resign(s, r);
     } else {
         replica_reconfig(s, r, RECONFIG_RENEW, 0, 0);
     }
@@ -341,7 +342,7 @@ static void tick_primary(struct shard *s, struct replica *r)
     replica_serve(s, r);
     parked_leased(s, r);
     learner_watch(s, r);
-    if (s->leaving && r->n_members > 1) {
+    if (s->leaving && r->n_members > 1 && s->now.boot_usec < s->manager_usec + MANAGER_FRESH_USEC) {
         replica_resign(s, r);
     }
     if (!replica_is_primary(r) || r->n_tail == 0 ||

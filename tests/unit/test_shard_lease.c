@@ -178,6 +178,31 @@ static void test_restart_waits(void **state)
     rig_assert_state(g, 2, REPLICA_PRIMARY);
 }
 
+/* A learner of a view of another server alone is not alone: its earlier process may have promised. */
+static void test_learner_restarts(void **state)
+{
+    struct rig *g = *state;
+
+    rig_view(g, 1, 2, "1+2");
+    rig_view(g, 2, 2, "1+2");
+    rig_run(g, "12");
+    rig_assert_state(g, 2, REPLICA_LEARNER);
+    pass(g, 2 * SHARD_COMMIT_USEC);
+    tick(g, 1);
+    rig_run(g, "12");
+    rig_assert_name(rig_info(g, 2).commit, 2, 2);
+    pass(g, SHARD_COMMIT_USEC);
+    tick(g, 2);
+    rig_sync(g, 2);
+    rig_restart(g, 2);
+    tick(g, 2);
+    rig_view(g, 2, 3, "12");
+    rig_sync(g, 2);
+    rig_view(g, 2, 4, "2");
+    rig_run(g, "2");
+    rig_assert_state(g, 2, REPLICA_RECONCILING);
+}
+
 /* A sealed secondary grants nothing (R7). */
 static void test_sealed_grants_nothing(void **state)
 {
@@ -257,6 +282,9 @@ static void test_resign(void **state)
     before = rig_kv(g, 1, OP_SET, "a", "1");
     rig_event(g, 1, SHARD_LEAVE, 0);
     tick(g, 1);
+    rig_assert_state(g, 1, REPLICA_PRIMARY); /* nobody could form a view */
+    rig_event(g, 1, SHARD_MANAGER, 0);
+    tick(g, 1);
     after = rig_kv(g, 1, OP_SET, "a", "2");
     assert_int_equal(rig_answer(g, after), RESULT_NOT_PRIMARY);
     assert_int_equal(g->nodes[1].accuses, 0);
@@ -287,6 +315,7 @@ int main(void)
         TEST(test_give_back),
         TEST(test_late_give_back),
         TEST(test_restart_waits),
+        TEST(test_learner_restarts),
         TEST(test_sealed_grants_nothing),
         TEST(test_accusations),
         TEST(test_gap),
