@@ -147,15 +147,17 @@ void distrust_next_start(struct server *s)
 void distrust_tick(struct server *s)
 {
     struct superblock b = s->superblock;
+    struct shard_counts c;
 
-    if (b.distrust != DISTRUST_EMPTY || s->n_replayed < s->n_shards || s->n_shards == 0) {
+    if ((b.distrust == DISTRUST_NONE && !b.doubt) || s->n_shards == 0) {
         return;
     }
-    for (uint32_t i = 0; i < s->n_shards; i++) {
-        if (atomic_load(&shard_thread_counts(s->shards[i])->distrusted)) {
-            return;
-        }
+    counts_sum(s, &c);
+    if (b.distrust == DISTRUST_EMPTY && c.distrusted == 0) {
+        b.distrust = DISTRUST_NONE;
     }
-    b.distrust = DISTRUST_NONE;
-    (void) identity_write(s, &b);
+    b.doubt = b.doubt && c.untrusted > 0;
+    if (b.distrust != s->superblock.distrust || b.doubt != s->superblock.doubt) {
+        (void) identity_write(s, &b);
+    }
 }

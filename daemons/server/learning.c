@@ -17,6 +17,8 @@ void counts_sum(const struct server *s, struct shard_counts *ret)
         ADD(members);
         ADD(primary);
         ADD(waiting);
+        ADD(distrusted);
+        ADD(untrusted);
         ADD(learning);
         ADD(learnt_bytes);
         ADD(taught_bytes);

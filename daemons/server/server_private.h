@@ -143,8 +143,8 @@ int distrust_start(struct server *s, int found, struct io_error *error);
 /* Damage was found while serving, or a write or sync failed: the next start sets the data aside, if
  * others have it. */
 void distrust_next_start(struct server *s);
-/* Believes again what is here, when the shards have noted that they began with nothing; called now
- * and then. */
+/* Believes again what is here, when the shards have noted that they began with nothing (R15), or
+ * that nothing is missing (R7); called now and then. */
 void distrust_tick(struct server *s);
 
 /* ---- room.c ---- */

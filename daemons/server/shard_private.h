@@ -115,7 +115,6 @@ struct shard_thread {
     size_t n_links;
     size_t cap_links;
     uint64_t heartbeat_usec; /* last sent */
-    uint64_t n_ticks;
 
     struct checkpoint_run checkpoint;
     struct action compacted; /* the victim's end, until the log is on the disk */

@@ -66,6 +66,11 @@ static void act_log(const struct action *a)
                       "fetched from server %u",
                       a->note.partition, (unsigned long long) a->note.seq, a->server);
         return;
+    case ACTION_DIFFERS:
+        log_ratelimit(LOG_LEVEL_ERROR,
+                      "partition %u: the copy of server %u differs at seq %llu; it is fetched anew",
+                      a->note.partition, a->server, (unsigned long long) a->note.seq);
+        return;
     default:
         kumo_unreachable();
     }
@@ -121,6 +126,7 @@ static void act(struct shard_thread *t, const struct action *a)
         return;
     case ACTION_DAMAGED:
     case ACTION_LACKING:
+    case ACTION_DIFFERS:
         act_log(a);
         return;
     case ACTION_HALT:
@@ -287,6 +293,8 @@ static void counts_tell(struct shard_thread *t)
     TELL(members, c.members);
     TELL(primary, c.primary);
     TELL(waiting, c.waiting);
+    TELL(distrusted, c.distrusted);
+    TELL(untrusted, c.untrusted);
     TELL(learning, c.learning);
     TELL(learnt_bytes, c.learnt_bytes);
     TELL(taught_bytes, c.taught_bytes);
@@ -295,22 +303,12 @@ static void counts_tell(struct shard_thread *t)
 #undef TELL
 }
 
-static void on_emptied(void *ctx)
-{
-    struct shard_thread *t = ctx;
-
-    atomic_store(&t->counts.distrusted, false);
-}
-
 static void on_tick(void *ctx)
 {
     struct shard_thread *t = ctx;
     uint64_t now = clock_boot_usec();
 
     shard_thread_step(t, &(struct shard_event){ .kind = SHARD_TICK });
-    if (++t->n_ticks == 2 && t->o.shard.distrusted) { /* a turn has ended since the start */
-        segment_writer_flush(t->writer, on_emptied, t);
-    }
     if (now - t->heartbeat_usec >= HEARTBEAT_USEC) {
         t->heartbeat_usec = now;
         peers_heartbeat(t);
@@ -463,7 +461,8 @@ int shard_thread_start(const struct shard_thread_options *o, struct shard_thread
 
     t->o = *o;
     t->log_fd = -1;
-    t->counts.distrusted = o->shard.distrusted;
+    t->counts.distrusted = o->shard.distrusted; /* until they are counted */
+    t->counts.untrusted = o->shard.untrusted;
     list_init(&t->dirty_clients);
     list_init(&t->late_reports);
     r = loop_new(&t->loop);

@@ -111,7 +111,8 @@ struct shard_thread_counts {
     _Atomic uint32_t learning;
     _Atomic uint64_t learnt_bytes;
     _Atomic uint64_t taught_bytes;
-    _Atomic bool distrusted; /* that every partition begins emptied is not yet on the disk (R15) */
+    _Atomic uint32_t distrusted;
+    _Atomic uint32_t untrusted;
     _Atomic uint64_t records;
     _Atomic uint64_t log_bytes; /* written since the start */
     _Atomic bool disk_full;     /* what is written waits in memory */
