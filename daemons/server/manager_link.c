@@ -63,9 +63,13 @@ static bool on_views(struct server *s, struct mp_reader *params)
     return rows != NULL;
 }
 
-/* The manager leads, and answers. */
-static void on_beat(struct server *s)
+/* The manager leads; it is told that this process lives: a clone of its data must not take its
+ * place.
+ */
+static void on_beat(struct server *s, struct rpc *rpc)
 {
+    mp_put_array(rpc_begin_notify(rpc, MSG_BEAT), 0);
+    (void) rpc_end(rpc);
     for (uint32_t shard = 0; shard < s->n_shards && s->registered; shard++) {
         (void) shard_thread_beat(s->shards[shard]); /* the next one comes soon */
     }
@@ -267,7 +271,7 @@ static void on_notify(struct rpc *rpc, void *ctx, uint32_t method, struct mp_rea
         ok = on_views(s, params);
         break;
     case MSG_BEAT:
-        on_beat(s);
+        on_beat(s, rpc);
         break;
     case MSG_SEAL:
         ok = on_seal(s, params);

@@ -54,7 +54,8 @@ enum msg_method {
     MSG_VIEWS = 16,    /* to a server, notify: array of struct view_row: act in them (R9) */
     MSG_SEAL,          /* to a server, notify: array of struct msg_at: seal and report (R7) */
     MSG_TABLE_CHANGED, /* to subscribers, notify: the hash space's changed rows */
-    MSG_BEAT,          /* to a server, notify: [], every MANAGER_BEAT_USEC: the leader lives */
+    MSG_BEAT, /* to a server, notify: [], every MANAGER_BEAT_USEC: the leader lives; answered by the
+                 same: so does the server */
 
     /* gateway <-> server's shard */
     MSG_OPS = 32, /* notify: [session, [struct op…]] */
