@@ -171,6 +171,17 @@ $(BUILD)/obj/tests/store/%.o: EXTRA_CFLAGS = -Itests $(IO_CFLAGS)
 $(foreach t,$(STORE_TESTS),$(eval $(call program_rule,tests/store/$(t),tests/store/$(t).c $(STORE_SRC),$(EVERY),\
     $(STORE_WRAPPED:%=-Wl$(comma)--wrap=%) $$(IO_LIBS) $$(XXH_LIBS))))
 
+# Tests with real processes under faults: what they need beside Python.
+NEMESIS_DIR  := tests/cluster/nemesis
+NEMESIS      := $(addprefix $(BUILD)/tests/nemesis/,relay load judge)
+tests: $(NEMESIS) $(BUILD)/tests/nemesis/fail_fsync.so
+$(BUILD)/tests/nemesis/%.so: $(NEMESIS_DIR)/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) $(filter-out -fPIE,$(COMMON) $(WARNINGS) $(CPPFLAGS) $(CFLAGS)) -fPIC -shared -o $@ $<
+$(eval $(call program_rule,tests/nemesis/relay,$(addprefix $(NEMESIS_DIR)/,relay.c relay_session.c),$(call archives,base)))
+$(eval $(call program_rule,tests/nemesis/load,$(addprefix $(NEMESIS_DIR)/,load.c mc.c notes.c),$(LIN) $(PURE),-pthread))
+$(eval $(call program_rule,tests/nemesis/judge,$(addprefix $(NEMESIS_DIR)/,judge.c notes.c),$(LIN) $(PURE)))
+
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
 # --- the bench of the store: kumo-server but for its connections, which the bench defines ---------
@@ -252,6 +263,10 @@ tidy: $(EVERY)
 format:
 	@./tests/tidy/format $(FILES)
 
+.PHONY: nemesis
+nemesis: programs tests
+	@MINUTES=$(MINUTES) $(if $(SEED),SEED=$(SEED)) ./tests/cluster/test_nemesis
+
 .PHONY: crash
 crash: programs
 	@./tests/crash/crash --cycles $(CYCLES) $(if $(SEED),--seed $(SEED)) $(CRASHFLAGS)
@@ -296,6 +311,7 @@ help:
 	@echo 'make sim SEED_FROM=n SEEDS=k   run k seeds, on all cores; SIMFLAGS="..." is passed on'
 	@echo 'make fuzz MINUTES=n [FUZZ=name]   run each fuzzer, or one, for n minutes'
 	@echo 'make crash CYCLES=n [SEED=n] [CRASHFLAGS="--sync os"]   kill -9 under load, n times, against a model'
+	@echo 'make nemesis MINUTES=n [SEED=n]   real processes, faults drawn from a seed, every history judged'
 	@echo 'make bench-store [BENCHFLAGS=--quick]   figures of the store; prints, never judges'
 	@echo 'make tidy                   includes, symbols, format, sizes, words; make format [FILES=...] mends the format'
 	@echo 'make up, make down          start and stop a cluster on this machine'
