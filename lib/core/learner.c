@@ -212,16 +212,25 @@ static void lesson_go_on(struct shard *s, struct lesson *l, const struct shard_r
     }
 }
 
-static void lesson_begin(struct shard *s, struct replica *r, struct member *m,
-                         const struct catchup_ask *ask)
+/* It begins at the turn's end, when there is room. */
+static void lesson_want(struct shard *s, struct member *m, const struct catchup_ask *ask)
+{
+    lesson_free(s, m->lesson);
+    s->lessons_wait += !m->waits;
+    *m = (struct member){
+        .server = m->server, .heard_usec = s->now.boot_usec, .waits = true, .ask = *ask
+    };
+}
+
+static void lesson_begin(struct shard *s, struct replica *r, struct member *m)
 {
     struct buf *b = piece_new(s);
     struct catchup_source *source;
     struct lesson *l;
 
-    lesson_free(s, m->lesson);
-    *m = (struct member){ .server = m->server, .heard_usec = s->now.boot_usec };
-    if (s->n_lessons >= LESSONS_MAX || catchup_source_begin(s, r->partition, ask, b, &source) < 0) {
+    m->waits = false;
+    s->lessons_wait--;
+    if (catchup_source_begin(s, r->partition, &m->ask, b, &source) < 0) {
         return; /* it asks again */
     }
     l = mem_zalloc(1, sizeof(*l));
@@ -253,7 +262,20 @@ void learner_asked(struct shard *s, struct replica *r, const struct shard_event 
         replica_reconfig(s, r, RECONFIG_REMOVE, m->server, 0);
         return;
     }
-    lesson_begin(s, r, m, &ask);
+    lesson_want(s, m, &ask);
+}
+
+void learner_turn_end(struct shard *s)
+{
+    for (size_t n = 0; s->lessons_wait > 0 && s->n_lessons < LESSONS_MAX && n < s->n_replicas;
+         n++) {
+        struct replica *r = &s->replicas[s->lesson_next++ % s->n_replicas];
+        for (unsigned i = r->n_members; i < r->n_members + r->n_learners; i++) {
+            if (r->members[i].waits && s->n_lessons < LESSONS_MAX) {
+                lesson_begin(s, r, &r->members[i]);
+            }
+        }
+    }
 }
 
 void learner_acked(struct shard *s, struct replica *r, uint32_t from, const struct msg_at *at)
@@ -291,6 +313,8 @@ void learner_dismiss(struct shard *s, struct replica *r)
 {
     for (unsigned i = r->n_members; i < r->n_members + r->n_learners; i++) {
         lesson_free(s, r->members[i].lesson);
+        s->lessons_wait -= r->members[i].waits;
+        r->members[i].waits = false;
     }
 }
 
@@ -312,7 +336,7 @@ static void digest_compare(struct shard *s, struct replica *r, struct member *m,
         a = actions_add(s->out, ACTION_DIFFERS);
         a->server = m->server;
         a->note = (struct msg_at){ r->partition, r->view, l->commit_seq };
-        lesson_begin(s, r, m, &(struct catchup_ask){ 0 });
+        lesson_want(s, m, &(struct catchup_ask){ 0 });
     }
 }
 

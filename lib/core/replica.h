@@ -5,6 +5,7 @@
 
 #include "base/list.h"
 #include "base/map.h"
+#include "core/catchup.h"
 #include "core/operation.h"
 #include "core/session.h"
 #include "core/shard.h"
@@ -53,6 +54,8 @@ struct member {
     uint64_t incarnation;  /* of the process that learned */
     uint64_t asked_usec;   /* when its promotion was asked for */
     struct lesson *lesson; /* the catch-up that it is sent, or NULL */
+    bool waits;            /* for its turn to be sent what it asked for */
+    struct catchup_ask ask;
 };
 
 /* A promise not to act as primary before `until`: a lease was granted (R10). */
@@ -215,6 +218,8 @@ struct shard {
     struct list taking;  /* pieces of catch-ups that are not acked yet */
     struct list lessons; /* catch-ups that are sent: learner.c */
     uint32_t n_lessons;
+    uint32_t lessons_wait; /* learners that wait for one */
+    size_t lesson_next;    /* replica, counted on, whose learners are looked at next */
     struct buf *pieces; /* sent in the step in progress */
     size_t n_pieces;
     size_t cap_pieces;
@@ -412,6 +417,8 @@ void learner_acked(struct shard *s, struct replica *r, uint32_t from, const stru
 void learner_learned(struct shard *s, struct replica *r, const struct shard_event *e);
 /* What it needed of the disk was read. False: it was not for a catch-up. */
 bool learner_read(struct shard *s, const struct shard_read *read);
+/* Begins the catch-ups that there is room for. */
+void learner_turn_end(struct shard *s);
 /* The primary's care for its learners: lessons, joint state, promotion. */
 void learner_watch(struct shard *s, struct replica *r);
 /* Nothing more is taught in this view. */

@@ -293,6 +293,10 @@ static void peer_up(struct shard *s, uint32_t server)
                 list_push_back(&s->acks, &r->in_acks);
             }
         }
+        if (r->state == REPLICA_LEARNER && r->members[0].server == server &&
+            r->taken == UINT64_MAX) {
+            learner_begin(s, r); /* what it asked may be lost */
+        }
         m = replica_is_primary(r) ? replica_member(r, server) : NULL;
         if (stream_goes_to(r, m)) {
             m->told_seq = 0;
@@ -436,6 +440,7 @@ static void note_commits(struct shard *s)
 static void turn_end(struct shard *s)
 {
     lease_turn_end(s);
+    learner_turn_end(s);
     compaction_go_on(s);
     note_commits(s);
     if (wal_dirty(&s->log)) {

@@ -105,6 +105,7 @@ static void test_stream_meanwhile(void **state)
     rig_view(g, 3, 2, "12+3");
     rig_sync(g, 3);
     rig_deliver_all(g, ACTION_CATCHUP_ASK, 3, 1);
+    rig_turn(g, 1);
     assert_true(rig_deliver(g, ACTION_CATCHUP, 1, 3)); /* the start */
     set(g, "c", "3");
     rig_kv(g, 1, OP_DELETE, "b", NULL);
@@ -126,6 +127,7 @@ static void test_lost_piece(void **state)
     rig_view(g, 3, 2, "12+3");
     rig_sync(g, 3);
     rig_deliver_all(g, ACTION_CATCHUP_ASK, 3, 1);
+    rig_turn(g, 1);
     rig_deliver(g, ACTION_CATCHUP, 1, 3);
     rig_drop_all(g, ACTION_CATCHUP, 1, 3);
     rig_run(g, "123");
