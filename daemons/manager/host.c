@@ -61,10 +61,8 @@ static void host_act(struct host *h, const struct manager_action *a)
         return;
     }
     if (a->kind == MANAGER_DO_CHANGED) {
-        h->views_changed += a->changed.n;
-        status_changed(&h->book, a->changed.rows, a->changed.n);
-    } else if (a->kind == MANAGER_DO_ACCEPT) {
-        status_registered(&h->book, &manager_cluster(h->manager)->space, a->accept.server);
+        news_add(&h->news, &manager_cluster(h->manager)->space, a->changed.rows, a->changed.before,
+                 a->changed.n);
     }
     peers_do(&h->peers, a);
 }
@@ -166,7 +164,6 @@ static void host_serve(struct host *h)
         return;
     }
     h->serving = true;
-    status_begin(&h->book, space);
     listener_start(h->listener);
     daemon_notify_ready();
     if (listener_addr(h->listener, 0, &addr) == 0) {
@@ -207,11 +204,10 @@ static void on_turn_end(void *ctx)
     struct host *h = ctx;
 
     host_serve(h);
-    if (h->views_changed > 0 && h->serving) {
-        log_info("%zu partition%s got a new view", h->views_changed,
-                 h->views_changed == 1 ? "" : "s");
+    if (h->serving) {
+        news_tell(&h->news, &manager_cluster(h->manager)->space);
     }
-    h->views_changed = 0;
+    h->news = (struct news){ 0 };
     peers_flush(&h->peers);
 }
 
@@ -274,7 +270,9 @@ static int host_listen(struct host *h, struct io_error *error)
 static int host_make_manager(struct host *h)
 {
     struct manager_options o = { .partitions = (uint32_t) h->settings->partitions,
-                                 .replicas = (uint32_t) h->settings->replicas };
+                                 .replicas = (uint32_t) h->settings->replicas,
+                                 .failure_usec = h->settings->failure_usec,
+                                 .min_replicas_auto = (uint32_t) h->settings->min_replicas_auto };
 
     /* Kept in memory only: the id of the cluster is the one that is committed. */
     if (getrandom(o.cluster_id, sizeof(o.cluster_id), 0) != sizeof(o.cluster_id)) {
@@ -313,7 +311,7 @@ static int host_open_log(struct host *h, struct io_error *error)
     }
     o.dir = dir;
     r = raft_node_start(&o, &h->raft);
-    h->views_changed = 0; /* what the disk held is no news */
+    h->news = (struct news){ 0 }; /* what the disk held is none */
     return r;
 }
 

@@ -5,6 +5,7 @@
 #include "core/consensus.h"
 #include "core/manager.h"
 #include "io/raft_node.h"
+#include "news.h"
 #include "peers.h"
 #include "settings.h"
 #include "status.h"
@@ -43,10 +44,9 @@ struct host {
     struct manager_event *deferred; /* came while stepping */
     size_t n_deferred;
     size_t cap_deferred;
-    size_t views_changed; /* rows changed since they were last told to the log */
+    struct news news; /* of the turn in progress */
 
     struct peers peers;
-    struct status_book book;
 };
 
 /* Opens the data directory and the log, and listens; what is wrong was logged. -errno. */

@@ -139,16 +139,6 @@ void peer_error(struct peer *p, uint64_t request, uint32_t code, const char *tex
 
 /* ---- actions ---- */
 
-static bool row_has(const struct view_row *row, uint32_t server)
-{
-    for (unsigned i = 0; i < row->n_members; i++) {
-        if (row->members[i] == server) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static void do_accept(struct peer *p, const struct manager_action *a)
 {
     const struct hashspace *space = &manager_cluster(p->peers->host->manager)->space;
@@ -161,7 +151,7 @@ static void do_accept(struct peer *p, const struct manager_action *a)
     msg_put_registered(out, &a->accept);
     place = mp_open_array(out);
     for (uint32_t i = 0; i < space->n_partitions; i++) {
-        if (space->rows[i].view > 0 && row_has(&space->rows[i], a->accept.server)) {
+        if (hashspace_row_has(&space->rows[i], a->accept.server)) {
             msg_put_view_row(out, &space->rows[i]);
             n++;
         }
@@ -170,7 +160,7 @@ static void do_accept(struct peer *p, const struct manager_action *a)
     peer_end(p);
     p->registered = true;
     snprintf(p->server, sizeof(p->server), "%s", s->name);
-    log_info("server %s at %s is here: number %u, process %llu, %u shards, member of %u partitions",
+    log_info("server %s at %s is here: number %u, process %llu, %u shards, in %u partitions",
              s->name, s->address, s->server, (unsigned long long) s->incarnation, s->shards, n);
 }
 
@@ -229,6 +219,11 @@ static void peer_do(struct peer *p, const struct manager_action *a)
         return;
     case MANAGER_DO_VIEW:
         msg_put_view_row(peer_batch(p, MSG_VIEWS), &a->row);
+        return;
+    case MANAGER_DO_BEAT:
+        peer_flush(p);
+        mp_put_array(rpc_begin_notify(p->rpc, MSG_BEAT), 0);
+        peer_end(p);
         return;
     default:
         kumo_unreachable();

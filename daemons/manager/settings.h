@@ -11,6 +11,8 @@ struct settings {
     char *data_dir;
     uint64_t partitions;
     uint64_t replicas;
+    uint64_t failure_usec;
+    uint64_t min_replicas_auto;
     int log_level; /* enum log_level */
 
     int argc; /* for reloading */

@@ -9,35 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 
-void status_begin(struct status_book *book, const struct hashspace *space)
-{
-    for (uint32_t i = 0; i < space->n_servers; i++) {
-        book->incarnations[i] = space->servers[i].incarnation;
-    }
-}
-
-void status_registered(struct status_book *book, const struct hashspace *space, uint32_t server)
-{
-    uint64_t incarnation = space->servers[server - 1].incarnation;
-
-    if (book->incarnations[server - 1] == incarnation) {
-        return; /* the same process came back */
-    }
-    book->incarnations[server - 1] = incarnation;
-    for (uint32_t p = 0; p < space->n_partitions; p++) {
-        for (unsigned i = 0; i < space->rows[p].n_members; i++) {
-            book->is_old[p] = book->is_old[p] || space->rows[p].members[i] == server;
-        }
-    }
-}
-
-void status_changed(struct status_book *book, const uint16_t *rows, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        book->is_old[rows[i]] = false;
-    }
-}
-
 /* What is counted of one server. */
 struct tally {
     uint32_t primaries;
@@ -45,10 +16,25 @@ struct tally {
     bool up;
 };
 
+/* Counts the partition's replicas. Does it lack a member, or wait for a view (R6)? */
+static bool row_count(const struct cluster *c, const struct view_row *row, struct tally *tallies)
+{
+    bool lacks = false;
+
+    for (unsigned i = 0; i < row->n_members; i++) {
+        struct tally *t = &tallies[row->members[i] - 1];
+        t->primaries += i == 0;
+        t->secondaries += i > 0;
+        lacks = lacks || !t->up || cluster_is_restarted(c, row->members[i], row->partition);
+    }
+    return lacks;
+}
+
 /* One walk over the hash space. `tallies` has an element for each server. */
 static void status_count(const struct host *h, struct tally *tallies, struct msg_status *ret)
 {
-    const struct hashspace *space = &manager_cluster(h->manager)->space;
+    const struct cluster *c = manager_cluster(h->manager);
+    const struct hashspace *space = &c->space;
     uint32_t member;
     uint32_t needed;
 
@@ -56,16 +42,8 @@ static void status_count(const struct host *h, struct tally *tallies, struct msg
         tallies[i].up = manager_server_is_up(h->manager, i + 1);
     }
     for (uint32_t p = 0; p < space->n_partitions; p++) {
-        const struct view_row *row = &space->rows[p];
-        bool lacks = h->book.is_old[p];
-        for (unsigned i = 0; i < row->n_members; i++) {
-            struct tally *t = &tallies[row->members[i] - 1];
-            t->primaries += i == 0;
-            t->secondaries += i > 0;
-            lacks = lacks || !t->up;
-        }
-        ret->unplaced += row->view == 0;
-        ret->waiting += lacks;
+        ret->unplaced += space->rows[p].view == 0;
+        ret->waiting += row_count(c, &space->rows[p], tallies);
     }
     for (uint32_t i = 0; i < space->n_servers; i++) {
         uint32_t held = tallies[i].primaries + tallies[i].secondaries;

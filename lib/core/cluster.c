@@ -76,6 +76,7 @@ static void apply_form(struct cluster *c, struct mp_reader *r)
     }
     memcpy(c->space.cluster_id, id, UUID_BYTES);
     hashspace_set_partitions(&c->space, partitions);
+    c->formed = mem_zalloc(partitions, sizeof(*c->formed));
     c->replicas = replicas;
     c->space.epoch++;
 }
@@ -145,9 +146,14 @@ static void apply_register(struct cluster *c, struct mp_reader *r, struct cluste
     if (server == 0) {
         server = c->space.n_servers + 1;
         c->servers = mem_realloc(c->servers, server * sizeof(*c->servers));
+        c->servers[server - 1] = (struct cluster_server){ 0 };
         memcpy(c->servers[server - 1].id, m.server_id, UUID_BYTES);
     } else {
         s = c->space.servers[server - 1];
+    }
+    c->space.epoch++;
+    if (s.incarnation != m.counter || c->servers[server - 1].random != m.random) {
+        c->servers[server - 1].epoch = c->space.epoch;
     }
     s.server = server;
     s.shards = m.shards;
@@ -156,8 +162,16 @@ static void apply_register(struct cluster *c, struct mp_reader *r, struct cluste
     memcpy(s.address, m.address, sizeof(s.address));
     c->servers[server - 1].random = m.random;
     hashspace_set_server(&c->space, &s);
-    c->space.epoch++;
     effect->servers = true;
+}
+
+/* The row takes the place of the one that stands, in the epoch that this command makes. */
+static void row_set(struct cluster *c, const struct view_row *row, struct cluster_effect *effect)
+{
+    effect->before[effect->n_rows] = c->space.rows[row->partition];
+    effect->rows[effect->n_rows++] = row->partition;
+    c->space.rows[row->partition] = *row;
+    c->formed[row->partition] = c->space.epoch + 1;
 }
 
 static void apply_attach(struct cluster *c, struct mp_reader *r, struct cluster_effect *effect)
@@ -180,22 +194,28 @@ static void apply_attach(struct cluster *c, struct mp_reader *r, struct cluster_
         c->space.servers[servers[i] - 1].state = SERVER_ATTACHED;
     }
     for (uint32_t p = 0; p < c->space.n_partitions; p++) {
-        placement_first((uint16_t) p, c->space.n_partitions, servers, n, replicas,
-                        &c->space.rows[p]);
-        effect->rows[effect->n_rows++] = (uint16_t) p;
+        struct view_row row = { 0 };
+        placement_first((uint16_t) p, c->space.n_partitions, servers, n, replicas, &row);
+        row_set(c, &row, effect);
     }
     c->replicas = replicas;
     c->space.epoch++;
     effect->servers = true;
 }
 
-/* R9, R11: the row follows the one that stands, by one view, and all its members were in that. */
-static bool row_follows(const struct cluster *c, const struct view_row *row,
-                        const uint64_t *incarnations, uint32_t n_incarnations)
+bool cluster_is_restarted(const struct cluster *c, uint32_t server, uint16_t partition)
+{
+    return c->servers[server - 1].epoch > c->formed[partition];
+}
+
+/* R9, R11: the row follows the one that stands, by one view, and one of that one's members at least
+ * stays; nobody comes in but as a learner. */
+static bool row_follows(const struct cluster *c, const struct view_row *row)
 {
     const struct view_row *old;
+    unsigned stay = 0;
 
-    if (row->partition >= c->space.n_partitions || row->n_members == 0) {
+    if (row->partition >= c->space.n_partitions) {
         return false;
     }
     old = &c->space.rows[row->partition];
@@ -203,13 +223,40 @@ static bool row_follows(const struct cluster *c, const struct view_row *row,
         return false;
     }
     for (unsigned i = 0; i < row->n_members; i++) {
-        const struct hashspace_server *s = hashspace_server(&c->space, row->members[i]);
-        bool was = false;
-        for (unsigned j = 0; j < old->n_members; j++) {
-            was = was || old->members[j] == row->members[i];
+        if (!hashspace_row_has(old, row->members[i])) {
+            return false;
         }
-        if (!s || !was || s->server > n_incarnations ||
-            incarnations[s->server - 1] != s->incarnation) {
+        stay += hashspace_member_slot(old, row->members[i]) >= 0;
+    }
+    return stay > 0;
+}
+
+/* All members and learners are known servers, and none is there twice. */
+static bool row_is_sound(const struct cluster *c, const struct view_row *row)
+{
+    for (unsigned i = 0; i < row->n_members; i++) {
+        if (!hashspace_server(&c->space, row->members[i]) ||
+            hashspace_member_slot(row, row->members[i]) != (int) i ||
+            hashspace_learner_slot(row, row->members[i]) >= 0) {
+            return false;
+        }
+    }
+    for (unsigned i = 0; i < row->n_learners; i++) {
+        if (!hashspace_server(&c->space, row->learners[i]) ||
+            hashspace_learner_slot(row, row->learners[i]) != (int) i) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The members' processes are those that the row was made for. */
+static bool row_is_fresh(const struct cluster *c, const struct view_row *row,
+                         const uint64_t *incarnations, uint32_t n_incarnations)
+{
+    for (unsigned i = 0; i < row->n_members; i++) {
+        const struct hashspace_server *s = hashspace_server(&c->space, row->members[i]);
+        if (s->server > n_incarnations || incarnations[s->server - 1] != s->incarnation) {
             return false;
         }
     }
@@ -235,9 +282,9 @@ static void apply_views(struct cluster *c, struct mp_reader *r, struct cluster_e
     }
     for (uint32_t i = 0; i < n && !r->failed; i++) {
         msg_get_view_row(r, &row);
-        if (!r->failed && row_follows(c, &row, incarnations, n_servers)) {
-            c->space.rows[row.partition] = row;
-            effect->rows[effect->n_rows++] = row.partition;
+        if (!r->failed && row_follows(c, &row) && row_is_sound(c, &row) &&
+            row_is_fresh(c, &row, incarnations, n_servers)) {
+            row_set(c, &row, effect);
         }
     }
     c->space.epoch += effect->n_rows > 0;
@@ -275,18 +322,63 @@ void cluster_apply(struct cluster *c, const uint8_t *data, size_t bytes,
 
 /* ---- snapshots ---- */
 
+#define SNAPSHOT_ITEMS_FIRST 4 /* of the first version */
+#define SNAPSHOT_ITEMS       5
+
+static void put_server(struct buf *b, const struct cluster_server *s)
+{
+    mp_put_array(b, 3);
+    mp_put_bin(b, s->id, UUID_BYTES);
+    mp_put_uint(b, s->random);
+    mp_put_uint(b, s->epoch);
+}
+
+static void get_server(struct mp_reader *r, struct cluster_server *ret)
+{
+    uint32_t items = mp_get_array(r);
+
+    mp_get_bin_exact(r, ret->id, UUID_BYTES);
+    ret->random = mp_get_uint(r);
+    if (items < 2) {
+        r->failed = true;
+    } else if (items > 2) {
+        ret->epoch = mp_get_uint(r);
+        mp_skip_n(r, items - 3);
+    }
+}
+
+static void put_formed(struct buf *b, const struct cluster *c)
+{
+    mp_put_array(b, c->space.n_partitions);
+    for (uint32_t p = 0; p < c->space.n_partitions; p++) {
+        mp_put_uint(b, c->formed[p]);
+    }
+}
+
+static void get_formed(struct mp_reader *r, struct cluster *c)
+{
+    uint32_t n = mp_get_array(r);
+
+    if (n != c->space.n_partitions) {
+        r->failed = true;
+        return;
+    }
+    for (uint32_t p = 0; p < n; p++) {
+        c->formed[p] = mp_get_uint(r);
+    }
+}
+
 void cluster_put(struct buf *b, const struct cluster *c)
 {
-    mp_put_array(b, 4);
+    mp_put_array(b, SNAPSHOT_ITEMS);
     hashspace_put(b, &c->space, NULL, 0);
     mp_put_array(b, c->space.n_servers);
     for (uint32_t i = 0; i < c->space.n_servers; i++) {
-        mp_put_array(b, 2);
-        mp_put_bin(b, c->servers[i].id, UUID_BYTES);
-        mp_put_uint(b, c->servers[i].random);
+        put_server(b, &c->servers[i]);
     }
     mp_put_uint(b, c->replicas);
     mp_put_uint(b, c->sessions);
+    put_formed(b, c);
 }
 
 int cluster_get(struct mp_reader *r, struct cluster *c)
@@ -294,7 +386,7 @@ int cluster_get(struct mp_reader *r, struct cluster *c)
     uint32_t items = mp_get_array(r);
     uint32_t n;
 
-    if (items < 4 || hashspace_merge(&c->space, r) < 0) {
+    if (items < SNAPSHOT_ITEMS_FIRST || hashspace_merge(&c->space, r) < 0) {
         return -EBADMSG;
     }
     n = mp_get_array(r);
@@ -303,13 +395,15 @@ int cluster_get(struct mp_reader *r, struct cluster *c)
     }
     c->servers = mem_zalloc(n, sizeof(*c->servers));
     for (uint32_t i = 0; i < n; i++) {
-        mp_get_array_exact(r, 2);
-        mp_get_bin_exact(r, c->servers[i].id, UUID_BYTES);
-        c->servers[i].random = mp_get_uint(r);
+        get_server(r, &c->servers[i]);
     }
+    c->formed = mem_zalloc(c->space.n_partitions, sizeof(*c->formed));
     c->replicas = (uint32_t) mp_get_uint_max(r, REPLICAS_MAX);
     c->sessions = mp_get_uint(r);
-    mp_skip_n(r, items - 4);
+    if (items > SNAPSHOT_ITEMS_FIRST) {
+        get_formed(r, c);
+        mp_skip_n(r, items - SNAPSHOT_ITEMS);
+    }
     return r->failed ? -EBADMSG : 0;
 }
 
@@ -317,5 +411,6 @@ void cluster_free(struct cluster *c)
 {
     hashspace_free(&c->space);
     free(c->servers);
+    free(c->formed);
     *c = (struct cluster){ 0 };
 }

@@ -11,11 +11,13 @@
 struct cluster_server {
     uint8_t id[UUID_BYTES];
     uint64_t random; /* the second half of its incarnation; the counter is in hashspace_server */
+    uint64_t epoch;  /* when this process of it was accepted */
 };
 
 struct cluster {
     struct hashspace space;
     struct cluster_server *servers; /* beside space.servers */
+    uint64_t *formed;               /* beside space.rows: the epoch of each row */
     uint32_t replicas;              /* wanted for each partition */
     uint64_t sessions;              /* opened so far (R12) */
 };
@@ -42,9 +44,11 @@ void cluster_put_session(struct buf *b);
 
 /* What a command changed: for who has to be told. */
 struct cluster_effect {
-    bool servers;   /* servers were added or changed */
-    size_t n_rows;  /* partitions whose row changed */
-    uint16_t *rows; /* owned by the caller: PARTITIONS_MAX of room */
+    bool servers;  /* servers were added or changed */
+    size_t n_rows; /* partitions whose row changed */
+    /* owned by the caller, PARTITIONS_MAX of room each */
+    uint16_t *rows;
+    struct view_row *before; /* what rows[i] was until then */
 };
 
 /* Applies one committed command. A malformed or outdated one changes nothing, in the same way
@@ -58,10 +62,14 @@ const char *cluster_refuses(const struct cluster *c, const struct msg_register *
 /* The number of the server with this id, 0 when unknown. */
 uint32_t cluster_find(const struct cluster *c, const uint8_t id[UUID_BYTES]);
 
+/* R6: has this server another process by now than when the partition's view was formed? */
+bool cluster_is_restarted(const struct cluster *c, uint32_t server, uint16_t partition);
+
 /* Fills in the numbers of the attached servers, ascending; returns how many. */
 uint32_t cluster_attached(const struct cluster *c, uint32_t servers[SERVERS_MAX]);
 
-/* Snapshot: one MessagePack item. cluster_get: -EBADMSG; `c` must be zeroed. */
+/* Snapshot: one MessagePack item; those of the first version lack the epochs of servers and rows.
+ * cluster_get: -EBADMSG; `c` must be zeroed. */
 void cluster_put(struct buf *b, const struct cluster *c);
 int cluster_get(struct mp_reader *r, struct cluster *c);
 void cluster_free(struct cluster *c);

@@ -13,6 +13,26 @@ uint64_t hashspace_hash(const uint8_t *key, size_t key_len)
     return XXH3_64bits(key, key_len);
 }
 
+static int slot_of(const uint32_t *servers, unsigned n, uint32_t server)
+{
+    for (unsigned i = 0; i < n; i++) {
+        if (servers[i] == server) {
+            return (int) i;
+        }
+    }
+    return -1;
+}
+
+int hashspace_member_slot(const struct view_row *row, uint32_t server)
+{
+    return slot_of(row->members, row->n_members, server);
+}
+
+int hashspace_learner_slot(const struct view_row *row, uint32_t server)
+{
+    return slot_of(row->learners, row->n_learners, server);
+}
+
 void hashspace_set_partitions(struct hashspace *h, uint32_t n_partitions)
 {
     kumo_assert(h->n_partitions == 0);

@@ -48,6 +48,14 @@ static inline const struct hashspace_server *hashspace_server(const struct hashs
     return server > 0 && server <= h->n_servers ? &h->servers[server - 1] : NULL;
 }
 
+/* The server's position among the row's members, -1: it is none. */
+int hashspace_member_slot(const struct view_row *row, uint32_t server);
+int hashspace_learner_slot(const struct view_row *row, uint32_t server);
+static inline bool hashspace_row_has(const struct view_row *row, uint32_t server)
+{
+    return hashspace_member_slot(row, server) >= 0 || hashspace_learner_slot(row, server) >= 0;
+}
+
 /* Makes room for rows of n partitions, all without a view. */
 void hashspace_set_partitions(struct hashspace *h, uint32_t n_partitions);
 /* Adds or changes a server; its number may be at most one above those known. */

@@ -91,11 +91,25 @@ uint32_t manager_server_of(const struct manager *m, uint64_t conn)
 
 /* ---- the log ---- */
 
-static void push_row(struct manager *m, const struct view_row *row)
+static void push_to(struct manager *m, uint32_t server, const struct view_row *row)
 {
-    for (unsigned i = 0; i < row->n_members; i++) {
-        if (manager_server_is_up(m, row->members[i])) {
-            manager_act(m, MANAGER_DO_VIEW, m->links[row->members[i] - 1].conn, 0)->row = *row;
+    if (manager_server_is_up(m, server)) {
+        manager_act(m, MANAGER_DO_VIEW, m->links[server - 1].conn, 0)->row = *row;
+    }
+}
+
+/* To all who are in `whose`, but not to those who are in `told`. */
+static void push_row(struct manager *m, const struct view_row *row, const struct view_row *whose,
+                     const struct view_row *told)
+{
+    for (unsigned i = 0; i < whose->n_members; i++) {
+        if (!told || !hashspace_row_has(told, whose->members[i])) {
+            push_to(m, whose->members[i], row);
+        }
+    }
+    for (unsigned i = 0; i < whose->n_learners; i++) {
+        if (!told || !hashspace_row_has(told, whose->learners[i])) {
+            push_to(m, whose->learners[i], row);
         }
     }
 }
@@ -103,7 +117,9 @@ static void push_row(struct manager *m, const struct view_row *row)
 static void push_rows(struct manager *m)
 {
     for (size_t i = 0; i < m->effect.n_rows && m->leader; i++) {
-        push_row(m, &m->cluster.space.rows[m->effect.rows[i]]);
+        const struct view_row *row = &m->cluster.space.rows[m->effect.rows[i]];
+        push_row(m, row, row, NULL);
+        push_row(m, row, &m->effect.before[i], row); /* they learn that they are out */
     }
 }
 
@@ -114,8 +130,7 @@ static void on_committed(struct manager *m, const struct manager_event *e)
     cluster_apply(&m->cluster, e->data.p, e->data.bytes, &m->effect);
     if (m->cluster.space.n_partitions > m->n_needs) {
         kumo_assert(m->n_needs == 0);
-        m->n_needs = m->cluster.space.n_partitions;
-        m->needs = mem_zalloc(m->n_needs, sizeof(*m->needs));
+        manager_needs_make(m);
     }
     for (size_t i = 0; i < m->effect.n_rows; i++) {
         manager_need_clear(m, m->effect.rows[i]);
@@ -124,6 +139,7 @@ static void on_committed(struct manager *m, const struct manager_event *e)
     if (m->effect.servers || m->effect.n_rows > 0) {
         a = manager_act(m, MANAGER_DO_CHANGED, 0, 0);
         a->changed.rows = m->effect.rows;
+        a->changed.before = m->effect.before;
         a->changed.n = m->effect.n_rows;
     }
 }
@@ -144,6 +160,28 @@ static void on_gone(struct manager *m, uint64_t conn)
     }
 }
 
+/* R14: after a gap in its own turns a manager knows nothing of who is silent. */
+static void gap_note(struct manager *m)
+{
+    if (m->ticked_usec != 0 && m->now_usec - m->ticked_usec > MANAGER_GAP_USEC) {
+        m->waits_usec = m->now_usec;
+    }
+    m->ticked_usec = m->now_usec;
+}
+
+static void beat(struct manager *m)
+{
+    if (m->now_usec - m->beaten_usec < MANAGER_BEAT_USEC) {
+        return;
+    }
+    m->beaten_usec = m->now_usec;
+    for (uint32_t i = 0; i < m->n_links; i++) {
+        if (manager_server_is_up(m, i + 1)) {
+            manager_act(m, MANAGER_DO_BEAT, m->links[i].conn, 0);
+        }
+    }
+}
+
 static void tick(struct manager *m)
 {
     size_t begin = buf_len(&m->bytes);
@@ -151,6 +189,8 @@ static void tick(struct manager *m)
     if (!m->leader) {
         return;
     }
+    gap_note(m);
+    beat(m);
     if (m->cluster.space.n_partitions == 0 && !m->forming) {
         cluster_put_form(&m->bytes, m->o.cluster_id, m->o.partitions, m->o.replicas);
         manager_propose(m, begin);
@@ -167,10 +207,13 @@ static void on_leader(struct manager *m, bool leader)
     m->leader = leader;
     m->forming = false;
     m->views_tag = 0;
+    m->waits_usec = m->now_usec;
+    m->ticked_usec = 0;
     for (uint32_t p = 0; p < m->n_needs; p++) {
+        const struct view_row *row = &m->cluster.space.rows[p];
         manager_need_clear(m, p);
         if (leader) {
-            push_row(m, &m->cluster.space.rows[p]);
+            push_row(m, row, row, NULL);
         }
     }
 }
@@ -182,7 +225,10 @@ struct manager *manager_new(const struct manager_options *o)
     struct manager *m = mem_zalloc(1, sizeof(*m));
 
     m->o = *o;
+    m->o.failure_usec = o->failure_usec ? o->failure_usec : MANAGER_FAILURE_USEC_DEFAULT;
     m->effect.rows = mem_alloc(PARTITIONS_MAX * sizeof(*m->effect.rows));
+    m->effect.before = mem_alloc(PARTITIONS_MAX * sizeof(*m->effect.before));
+    list_init(&m->needed);
     list_init(&m->requests);
     return m;
 }
@@ -198,6 +244,7 @@ struct manager *manager_free(struct manager *m)
     }
     cluster_free(&m->cluster);
     free(m->effect.rows);
+    free(m->effect.before);
     free(m->links);
     free(m->needs);
     buf_free(&m->bytes);
@@ -271,9 +318,6 @@ int manager_restore(struct manager *m, const uint8_t *data, size_t bytes)
     }
     cluster_free(&m->cluster);
     m->cluster = c;
-    free(m->needs);
-    m->n_needs = c.space.n_partitions;
-    m->needs = mem_zalloc(m->n_needs, sizeof(*m->needs));
-    m->n_needed = 0;
+    manager_needs_make(m);
     return 0;
 }

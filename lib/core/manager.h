@@ -2,11 +2,13 @@
  * log and who is told of what committed. step(state, event) -> actions, pure; the daemon and the
  * simulator drive it. The replicated state itself is core/cluster.h.
  *
- * A view change (R6, R7, R9): a member accuses, the manager asks all members of the view to seal,
- * and when every one of them has reported, the one with the highest (view, seq) leads the next
- * view, with the same members. Nobody is removed: a partition with a member away waits for it.
- * Since every member, the old primary included, has sealed before a new view exists, at most one
- * server acts for a partition at any time. */
+ * Views change in two ways. At once, in one log entry: what the primary wants (another member is
+ * out, a learner comes in, a successor leads), and that a secondary leaves. By sealing (R7): a
+ * member restarted, or accuses the primary; all members are asked to seal and report, and when all
+ * have, or some did within the failure timeout, the one with the highest (view, seq) leads the next
+ * view. Who did not report is a learner there. Either way the old primary has sealed, or is the new
+ * one, or has handed over, or needs a grant from a member that has sealed: at most one server acts
+ * (I2). */
 #pragma once
 
 #include "core/cluster.h"
@@ -15,6 +17,7 @@
 
 #define MANAGER_TICK_USEC            20000   /* how often the owner should tick */
 #define MANAGER_SEAL_USEC            1000000 /* a seal without report is asked for again */
+#define MANAGER_GAP_USEC             1000000 /* between ticks: all waits begin anew (R14) */
 #define MANAGER_VIEWS_MAX            1024    /* view changes in one log entry */
 #define MANAGER_BEAT_USEC            200000  /* the leader tells its servers that it lives */
 #define MANAGER_FAILURE_USEC_DEFAULT 1000000 /* who did not report for so long is removed (R7) */
@@ -77,7 +80,7 @@ enum manager_action_kind {
     /* bytes under a tag; MANAGER_DONE follows, with status -EAGAIN when it was refused at once */
     MANAGER_DO_PROPOSE = 1,
     MANAGER_DO_ACCEPT,  /* conn, request: struct msg_registered, then every row that has `server` as
-                           member */
+                           member or learner */
     MANAGER_DO_SESSION, /* conn, request: the session is open */
     MANAGER_DO_TEXT,    /* conn, request: done; text for the operator */
     MANAGER_DO_REFUSE,  /* conn, request: refused for now; text says why */
@@ -109,7 +112,8 @@ struct manager_action {
         struct msg_at note;
         struct view_row row;
         struct {
-            const uint16_t *rows; /* until the next step */
+            const uint16_t *rows;          /* until the next step */
+            const struct view_row *before; /* what they were */
             size_t n;
         } changed;
     };

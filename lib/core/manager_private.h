@@ -1,6 +1,6 @@
-/* Inside of the manager's mind: manager.c (the door, connections, the log), manager_views.c (who
- * needs a new view), manager_requests.c (registration, attach, sessions). Nobody else includes
- * this. */
+/* Inside of the manager's mind: manager.c (the door, connections, the log), manager_reconfig.c
+ * (what members ask for), manager_views.c (sealing, and the views that follow), manager_requests.c
+ * (registration, attach, sessions). Nobody else includes this. */
 #pragma once
 
 #include "base/list.h"
@@ -27,14 +27,40 @@ struct link {
 struct report {
     uint64_t incarnation; /* 0: nothing yet */
     struct name last;
+    struct name commit;
     uint64_t time_usec;
+    bool trusted;
 };
 
-/* A partition that needs a new view. */
+enum need_kind {
+    NEED_NONE,
+    NEED_CHANGE, /* what the primary wants, or a leaving secondary: at once */
+    NEED_SEAL,   /* all members are asked to seal, and their reports decide (R7) */
+};
+
+/* What a partition needs. Forgotten when its row changes: then it was asked for in an old view. */
 struct need {
-    bool needed;
-    uint64_t asked_usec;                 /* when its members were asked to seal; 0: not yet */
-    struct report reports[REPLICAS_MAX]; /* by position in the row */
+    struct list link; /* in manager.needed, in the order in which they came */
+    uint8_t kind;     /* enum need_kind */
+    uint32_t out;     /* members that leave: bits by position in the row */
+    uint64_t since_usec;
+
+    /* NEED_CHANGE */
+    uint8_t change;       /* enum reconfig_kind */
+    uint32_t server;      /* of RESIGN and PROMOTE… */
+    uint64_t incarnation; /* …and its process */
+
+    /* NEED_SEAL */
+    bool is_accused; /* the primary is */
+    uint64_t asked_usec;
+    uint64_t asked[REPLICAS_MAX];        /* connections, by position in the row */
+    struct report reports[REPLICAS_MAX]; /* likewise */
+};
+
+/* Servers that hold partitions. */
+struct attached {
+    uint32_t servers[SERVERS_MAX];
+    uint32_t n;
 };
 
 struct manager {
@@ -50,7 +76,11 @@ struct manager {
     size_t cap_links;
     struct need *needs; /* by partition */
     uint32_t n_needs;   /* room */
+    struct list needed; /* those that need something */
     uint32_t n_needed;
+    uint64_t waits_usec;  /* since when this manager has led and turned without a gap (R14) */
+    uint64_t ticked_usec; /* 0: not since it leads */
+    uint64_t beaten_usec;
     struct list requests;
     uint32_t n_requests;
     struct buf bytes; /* of the proposals of the step in progress */
@@ -70,9 +100,24 @@ struct link *manager_link(struct manager *m, uint32_t server);
 /* The server that registered over this connection, 0 for none. */
 uint32_t manager_server_of(const struct manager *m, uint64_t conn);
 
-/* ---- manager_views.c ---- */
-void manager_need_clear(struct manager *m, uint32_t partition);
+/* ---- manager_reconfig.c ---- */
 void manager_on_reconfig(struct manager *m, const struct manager_event *e);
+/* The row that follows by what is wanted at once; false: it is impossible by now. */
+bool manager_next_at_once(const struct manager *m, const struct view_row *row,
+                          const struct need *need, struct view_row *ret);
+
+/* ---- manager_views.c ---- */
+/* For the partitions that there are now; nothing is needed. */
+void manager_needs_make(struct manager *m);
+void manager_need_clear(struct manager *m, uint32_t partition);
+/* Whatever was needed before is forgotten. */
+void manager_need_begin(struct manager *m, uint32_t partition, enum need_kind kind);
+/* NEED_SEAL from now on; reports that came are kept. */
+void manager_need_seal(struct manager *m, uint32_t partition);
+/* So many members at least a removal leaves. */
+unsigned manager_members_min(const struct manager *m);
+/* Adds a member, or a learner, behind the others. A learner beyond LEARNERS_MAX is forgotten. */
+void manager_row_put(struct view_row *row, uint32_t server, bool member);
 void manager_on_sealed(struct manager *m, const struct manager_event *e);
 /* Asks members to seal, and proposes the views that can be formed. */
 void manager_views_propose(struct manager *m);

@@ -261,6 +261,9 @@ void manager_on_done(struct manager *m, const struct manager_event *e)
 {
     if (e->done.tag == m->views_tag) {
         m->views_tag = 0; /* whatever became of it: what is still needed is proposed again */
+        if (e->done.status == 0 && m->leader && m->effect.n_rows > 0) {
+            manager_views_propose(m); /* there may have been too many for one entry */
+        }
     }
     LIST_FOR_EACH_SAFE(i, &m->requests)
     {

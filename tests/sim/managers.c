@@ -131,21 +131,6 @@ static void send(struct sim *s, uint64_t conn, struct message *m)
     }
 }
 
-static bool row_has(const struct view_row *row, uint32_t server)
-{
-    for (unsigned i = 0; i < row->n_members; i++) {
-        if (row->members[i] == server) {
-            return true;
-        }
-    }
-    for (unsigned i = 0; i < row->n_learners; i++) {
-        if (row->learners[i] == server) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static void do_accept(struct sim *s, const struct manager_action *a)
 {
     const struct hashspace *h = &manager_cluster(s->manager.manager)->space;
@@ -154,7 +139,7 @@ static void do_accept(struct sim *s, const struct manager_action *a)
     m->registered = a->accept;
     m->n = 0;
     for (uint32_t p = 0; p < h->n_partitions; p++) {
-        if (row_has(&h->rows[p], a->accept.server)) {
+        if (hashspace_row_has(&h->rows[p], a->accept.server)) {
             memcpy(m->bytes + m->n, &h->rows[p], sizeof(h->rows[p]));
             m->n += sizeof(h->rows[p]);
         }

@@ -30,6 +30,7 @@ static int set_up(void **state)
     struct rig *g = mem_zalloc(1, sizeof(*g));
 
     g->effect.rows = mem_zalloc(PARTITIONS_MAX, sizeof(*g->effect.rows));
+    g->effect.before = mem_zalloc(PARTITIONS_MAX, sizeof(*g->effect.before));
     *state = g;
     return 0;
 }
@@ -40,6 +41,7 @@ static int tear_down(void **state)
 
     cluster_free(&g->c);
     free(g->effect.rows);
+    free(g->effect.before);
     buf_free(&g->command);
     free(g);
     return 0;
@@ -321,6 +323,73 @@ static void test_views(void **state)
     assert_int_equal(g->c.space.epoch, epoch + 1);
 }
 
+/* The row of partition 2, with these members and learners (0: no more), one view later. */
+static bool views_try(struct rig *g, const uint32_t members[3], const uint32_t learners[3])
+{
+    struct view_row row = g->c.space.rows[2];
+
+    row.view++;
+    row.n_members = row.n_learners = 0;
+    for (unsigned i = 0; i < 3; i++) {
+        row.members[i] = members[i];
+        row.learners[i] = learners[i];
+        row.n_members += members[i] > 0;
+        row.n_learners += learners[i] > 0;
+    }
+    cluster_put_views(&g->command, &g->c, &row, 1);
+    apply(g);
+    assert_true(g->effect.n_rows == 0 || g->c.space.rows[2].view == row.view);
+    return g->effect.n_rows > 0;
+}
+#define MEMBERS(...)  ((const uint32_t[3]){ __VA_ARGS__ })
+#define LEARNERS(...) ((const uint32_t[3]){ __VA_ARGS__ })
+
+/* Who leaves is a learner; who learnt comes in; nobody is there twice (R9, R11). */
+static void test_views_learners(void **state)
+{
+    struct rig *g = three(state);
+
+    enrol(g, 4, 1, 104);
+    assert_false(views_try(g, MEMBERS(1, 2, 2), LEARNERS(0)));
+    assert_false(views_try(g, MEMBERS(1, 2), LEARNERS(2)));
+    assert_false(views_try(g, MEMBERS(1), LEARNERS(2, 3, 2)));
+    assert_false(views_try(g, MEMBERS(1, 2), LEARNERS(3, 5))); /* unknown */
+    assert_false(views_try(g, MEMBERS(1, 4), LEARNERS(2)));    /* never learnt */
+    assert_true(views_try(g, MEMBERS(1, 2), LEARNERS(3)));
+    assert_int_equal(g->effect.before[0].view, 1);
+    assert_int_equal(g->effect.before[0].n_members, 3);
+    assert_false(views_try(g, MEMBERS(3), LEARNERS(1, 2))); /* R11: no member of the last one */
+    assert_true(views_try(g, MEMBERS(2), LEARNERS(1, 3)));
+    assert_false(views_try(g, MEMBERS(1, 3), LEARNERS(2)));
+    assert_true(views_try(g, MEMBERS(2), LEARNERS(1, 3, 4)));
+    assert_true(views_try(g, MEMBERS(2, 4, 1), LEARNERS(3)));
+    assert_true(views_try(g, MEMBERS(2, 4, 1), LEARNERS(0)));
+    assert_false(views_try(g, MEMBERS(2, 4, 3), LEARNERS(1))); /* forgotten */
+}
+
+/* R6: which members have another process than when the view was formed. */
+static void test_restarted(void **state)
+{
+    struct rig *g = three(state);
+    struct msg_register moved = registration(3, 1, 103);
+    struct view_row row;
+
+    assert_false(cluster_is_restarted(&g->c, 2, 5));
+    enrol(g, 2, 2, 200);
+    snprintf(moved.address, sizeof(moved.address), "192.0.2.1:19800");
+    cluster_put_register(&g->command, &moved); /* the same process */
+    apply(g);
+    assert_true(g->effect.servers);
+    assert_true(cluster_is_restarted(&g->c, 2, 5));
+    assert_false(cluster_is_restarted(&g->c, 1, 5));
+    assert_false(cluster_is_restarted(&g->c, 3, 5));
+    row = next_of(g, 5);
+    cluster_put_views(&g->command, &g->c, &row, 1);
+    apply(g);
+    assert_false(cluster_is_restarted(&g->c, 2, 5));
+    assert_true(cluster_is_restarted(&g->c, 2, 6));
+}
+
 /* A member that restarted between its report and the commit has not sealed: the view falls. */
 static void test_views_new_incarnation(void **state)
 {
@@ -388,6 +457,36 @@ static void test_snapshot(void **state)
         assert_int_equal(cluster_get(&r, &copy), -EBADMSG);
         cluster_free(&copy);
     }
+}
+
+/* What the first version wrote: no epochs of servers and rows. */
+static void test_old_snapshot(void **state)
+{
+    struct rig *g = three(state);
+    struct cluster old = { 0 };
+    _cleanup_(buf_free) struct buf b = { 0 };
+    struct mp_reader r;
+
+    mp_put_array(&b, 4);
+    hashspace_put(&b, &g->c.space, NULL, 0);
+    mp_put_array(&b, 3);
+    for (unsigned i = 0; i < 3; i++) {
+        mp_put_array(&b, 2);
+        mp_put_bin(&b, g->c.servers[i].id, UUID_BYTES);
+        mp_put_uint(&b, g->c.servers[i].random);
+    }
+    mp_put_uint(&b, 3);
+    mp_put_uint(&b, 9);
+    r = mp_reader_of(buf_head(&b), buf_len(&b));
+    assert_int_equal(cluster_get(&r, &old), 0);
+    assert_ptr_equal(r.p, r.end);
+    assert_int_equal(old.sessions, 9);
+    assert_false(cluster_is_restarted(&old, 1, 0));
+    cluster_free(&g->c);
+    g->c = old;
+    enrol(g, 1, 2, 200);
+    assert_true(cluster_is_restarted(&g->c, 1, 0));
+    assert_false(cluster_is_restarted(&g->c, 2, 0));
 }
 
 static void command_random(struct rig *g, struct rng *rng, struct buf *out)
@@ -461,9 +560,12 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_register_moved, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_attach, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_views, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_views_learners, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_restarted, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_views_new_incarnation, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_views_too_many, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_snapshot, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_old_snapshot, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_malformed, set_up, tear_down),
     };
 

@@ -25,6 +25,7 @@ static int set_up(void **state)
     uint8_t id[UUID_BYTES] = { 1 };
 
     g->effect.rows = mem_zalloc(PARTITIONS_MAX, sizeof(*g->effect.rows));
+    g->effect.before = mem_zalloc(PARTITIONS_MAX, sizeof(*g->effect.before));
     cluster_put_form(&b, id, 4, 1);
     cluster_apply(&g->cluster, buf_head(&b), buf_len(&b), &g->effect);
     buf_free(&b);
@@ -38,6 +39,7 @@ static int tear_down(void **state)
 
     cluster_free(&g->cluster);
     free(g->effect.rows);
+    free(g->effect.before);
     free(g);
     return 0;
 }
