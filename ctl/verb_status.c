@@ -101,8 +101,8 @@ static int status_ask(struct ctl *ctl, struct status *ret, struct io_error *erro
 
 static const char *server_word(const struct msg_status_server *s)
 {
-    return s->primaries + s->secondaries == 0 ? (s->up ? "new" : "new, down")
-                                              : (s->up ? "up" : "down");
+    return s->primaries + s->secondaries + s->learning == 0 ? (s->up ? "new" : "new, down")
+                                                            : (s->up ? "up" : "down");
 }
 
 static void status_print(const struct ctl *ctl, const struct status *s)
@@ -120,12 +120,12 @@ static void status_print(const struct ctl *ctl, const struct status *s)
         printf("servers   none\n");
         return;
     }
-    printf("\n%-20s %-24s %-9s %7s %8s %8s\n", "SERVER", "ADDRESS", "STATE", "SHARDS", "PRIMARY",
-           "REPLICA");
+    printf("\n%-20s %-24s %-9s %7s %8s %8s %8s\n", "SERVER", "ADDRESS", "STATE", "SHARDS",
+           "PRIMARY", "REPLICA", "LEARNING");
     for (uint32_t i = 0; i < h->n_servers; i++) {
         const struct msg_status_server *v = &s->servers[i];
-        printf("%-20s %-24s %-9s %7u %8u %8u\n", v->name, v->address, server_word(v), v->shards,
-               v->primaries, v->secondaries);
+        printf("%-20s %-24s %-9s %7u %8u %8u %8u\n", v->name, v->address, server_word(v), v->shards,
+               v->primaries, v->secondaries, v->learning);
     }
 }
 
@@ -164,6 +164,7 @@ static void status_json(const struct ctl *ctl, const struct status *s)
         json_uint(&j, "shards", v->shards);
         json_uint(&j, "primary", v->primaries);
         json_uint(&j, "replica", v->secondaries);
+        json_uint(&j, "learning", v->learning);
         json_close(&j, '}');
     }
     json_close(&j, ']');

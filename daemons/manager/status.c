@@ -13,6 +13,7 @@
 struct tally {
     uint32_t primaries;
     uint32_t secondaries;
+    uint32_t learning;
     bool up;
 };
 
@@ -26,6 +27,9 @@ static bool row_count(const struct cluster *c, const struct view_row *row, struc
         t->primaries += i == 0;
         t->secondaries += i > 0;
         lacks = lacks || !t->up || cluster_is_restarted(c, row->members[i], row->partition);
+    }
+    for (unsigned i = 0; i < row->n_learners; i++) {
+        tallies[row->learners[i] - 1].learning++;
     }
     return lacks;
 }
@@ -89,7 +93,8 @@ void status_put(struct buf *b, const struct host *h)
                                          .up = tallies[i].up,
                                          .incarnation = known->incarnation,
                                          .primaries = tallies[i].primaries,
-                                         .secondaries = tallies[i].secondaries };
+                                         .secondaries = tallies[i].secondaries,
+                                         .learning = tallies[i].learning };
         memcpy(out.name, known->name, sizeof(out.name));
         memcpy(out.address, known->address, sizeof(out.address));
         msg_put_status_server(b, &out);

@@ -1,7 +1,7 @@
 #include "wire/status.h"
 
 #define STATUS_ITEMS        14
-#define STATUS_SERVER_ITEMS 9
+#define STATUS_SERVER_ITEMS 10
 
 void msg_put_status(struct buf *b, const struct msg_status *s)
 {
@@ -36,6 +36,7 @@ void msg_put_status_server(struct buf *b, const struct msg_status_server *s)
     mp_put_uint(b, s->incarnation);
     mp_put_uint(b, s->primaries);
     mp_put_uint(b, s->secondaries);
+    mp_put_uint(b, s->learning);
 }
 
 void msg_get_status(struct mp_reader *r, struct msg_status *ret)
@@ -91,5 +92,6 @@ void msg_get_status_server(struct mp_reader *r, struct msg_status_server *ret)
     ret->incarnation = mp_get_uint(r);
     ret->primaries = (uint32_t) mp_get_uint_max(r, PARTITIONS_MAX);
     ret->secondaries = (uint32_t) mp_get_uint_max(r, PARTITIONS_MAX);
+    ret->learning = (uint32_t) mp_get_uint_max(r, PARTITIONS_MAX);
     mp_skip_n(r, n - STATUS_SERVER_ITEMS);
 }

@@ -35,6 +35,7 @@ struct msg_status_server {
     uint64_t incarnation;
     uint32_t primaries;   /* partitions that it leads */
     uint32_t secondaries; /* and holds besides */
+    uint32_t learning;    /* and catches up with, without being a member */
 };
 
 /* The message up to and including the head of the servers' array; s->n_servers calls of

@@ -40,7 +40,8 @@ static const struct msg_status_server servers[2] = {
       .state = 1,
       .incarnation = UINT64_MAX,
       .primaries = 100,
-      .secondaries = PARTITIONS_MAX },
+      .secondaries = PARTITIONS_MAX,
+      .learning = 17 },
 };
 
 static void put_example(struct buf *b)
@@ -77,6 +78,7 @@ static void test_round_trip(void **state)
         assert_true(s.shards == servers[i].shards && s.incarnation == servers[i].incarnation);
         assert_int_equal(s.primaries, servers[i].primaries);
         assert_int_equal(s.secondaries, servers[i].secondaries);
+        assert_int_equal(s.learning, servers[i].learning);
     }
     assert_false(r.failed);
     assert_ptr_equal(r.p, r.end);
@@ -111,8 +113,8 @@ static void test_longer(void **state)
 
     (void) state;
     msg_put_status_server(&b, &servers[0]);
-    assert_int_equal(buf_head(&b)[0], 0x99); /* an array of nine */
-    buf_head(&b)[0] = 0x9b;
+    assert_int_equal(buf_head(&b)[0], 0x9a); /* an array of ten */
+    buf_head(&b)[0] = 0x9c;
     mp_put_str(&b, "something new");
     mp_put_array(&b, 0);
     r = mp_reader_of(buf_head(&b), buf_len(&b));
