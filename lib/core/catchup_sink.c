@@ -78,6 +78,13 @@ static int index_empty(struct shard *s, struct replica *r)
     return s->o.index_open(s->o.index_ctx, r->partition, &r->index);
 }
 
+/* Up to where everything is here. The end of a catch-up counts as soon as it is in the log: what
+ * follows stands behind it there. */
+static struct name held_up_to(const struct replica *r)
+{
+    return r->incomplete && list_empty(&r->in_completing) ? r->base : r->commit;
+}
+
 /* The copy becomes what the start says: its tail goes, m is its last name, and records up to m
  * follow. */
 static int base_begin(struct shard *s, struct replica *r, const uint8_t *p, size_t bytes)
@@ -90,7 +97,7 @@ static int base_begin(struct shard *s, struct replica *r, const uint8_t *p, size
     if (err < 0) {
         return err;
     }
-    if (b->n.seq != 0 && !name_equal(b->n, r->incomplete ? r->base : r->commit)) {
+    if (b->n.seq != 0 && !name_equal(b->n, held_up_to(r))) {
         return -ESTALE;
     }
     session_table_get(&in, &sessions);
@@ -315,6 +322,6 @@ int catchup_ask(const struct shard *s, uint16_t partition, struct catchup_ask *r
     if (!r) {
         return -ENOENT;
     }
-    *ret = (struct catchup_ask){ r->incomplete ? r->base : r->commit, r->commit };
+    *ret = (struct catchup_ask){ held_up_to(r), r->commit };
     return 0;
 }

@@ -313,6 +313,33 @@ static void test_broken_off(void **state)
 }
 
 /* What a source makes is not believed blindly. */
+/* Another one begins while the end of the one before is in the log and not synced: what is behind
+ * the end there may not count on what was before it. */
+static void test_begins_before_synced_end(void **state)
+{
+    struct rig *g = rig_parted();
+    struct run c;
+
+    (void) state;
+    catch_up(g); /* from now on it is not empty */
+    set(g, "b", "2");
+    rig_run(g, "1");
+    run_begin(&c, g);
+    while (c.more) {
+        run_on(&c, 1);
+    }
+    assert_int_equal(catchup_sink_end(g->nodes[SINK].shard, 0, &c.out), 0);
+    carry_out(g, SINK, &c.out);
+    run_free(&c);
+    set(g, "d", "2");
+    rig_run(g, "1");
+    catch_up(g);
+    assert_same(g, keys, ARRAY_LEN(keys));
+    rig_restart(g, SINK);
+    assert_same(g, keys, ARRAY_LEN(keys));
+    rig_free(g);
+}
+
 static void test_bad_bytes(void **state)
 {
     struct rig *g = rig_parted();
@@ -474,6 +501,7 @@ int main(void)
         cmocka_unit_test(test_horizon_stands_still),
         cmocka_unit_test(test_disagreeing_history),
         cmocka_unit_test(test_broken_off),
+        cmocka_unit_test(test_begins_before_synced_end),
         cmocka_unit_test(test_bad_bytes),
         cmocka_unit_test(test_checkpoint_meanwhile),
         cmocka_unit_test(test_view_table_limit),
