@@ -172,11 +172,13 @@ uint64_t lease_promised_until(const struct replica *r, uint32_t self)
     return until_usec;
 }
 
-/* A learner grants as well: it may become joint, and later a primary. */
+/* A learner grants as well: it may become joint, and later a primary. Not one that has just
+ * restarted: the primary must notice that it takes nothing, and it must ask again. */
 static bool grants(const struct replica *r, uint32_t from, const struct msg_lease *l)
 {
     return l->view == r->view && r->members[0].server == from &&
-           (r->state == REPLICA_SECONDARY || (r->state == REPLICA_LEARNER && !r->incomplete));
+           (r->state == REPLICA_SECONDARY ||
+            (r->state == REPLICA_LEARNER && !r->incomplete && r->taken != UINT64_MAX));
 }
 
 void lease_asked(struct shard *s, const struct shard_event *e)

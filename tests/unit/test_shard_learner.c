@@ -138,6 +138,25 @@ static void test_lost_piece(void **state)
     assert_same(g);
 }
 
+/* It restarts in the view in which it had learned, and what it asks then is lost: the leases that
+ * the primary goes on asking for don't keep it from asking again. */
+static void test_restarts_unheard(void **state)
+{
+    struct rig *g = *state;
+
+    learn(g);
+    rig_restart(g, 3);
+    rig_row(g, 3, SHARD_FLOOR, 0, 2, "12+3");
+    rig_drop_all(g, ACTION_CATCHUP_ASK, 3, 1);
+    for (unsigned i = 0; i < 15; i++) {
+        tick_all(g, SHARD_LEASE_USEC);
+    }
+    set(g, "d", "3");
+    rig_run(g, "123");
+    tick_all(g, SHARD_COMMIT_USEC);
+    assert_same(g);
+}
+
 /* R8: without the manager's word there is no joint state: nobody could end it. */
 static void test_no_manager(void **state)
 {
@@ -292,14 +311,9 @@ static void test_distrust_returns(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_returns),
-        TEST(test_stream_meanwhile),
-        TEST(test_lost_piece),
-        TEST(test_no_manager),
-        TEST(test_joint),
-        TEST(test_withdrawn),
-        TEST(test_joint_restarts),
-        TEST(test_distrust),
+        TEST(test_returns),          TEST(test_stream_meanwhile), TEST(test_lost_piece),
+        TEST(test_restarts_unheard), TEST(test_no_manager),       TEST(test_joint),
+        TEST(test_withdrawn),        TEST(test_joint_restarts),   TEST(test_distrust),
         TEST(test_distrust_returns),
     };
 
