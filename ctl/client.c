@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "io/addr.h"
 #include "io/clock.h"
+#include "io/keyring.h"
 #include "io/loop.h"
 #include "io/rpc.h"
 
@@ -180,7 +181,7 @@ static int link_connect(struct client *c, struct link *l, const char *address, u
         l->why[0] = '\0';
         r = rpc_connect(c->loop, &addrs[i], &config, &l->rpc);
         r = r < 0 ? r : client_wait(c, &l->up, l, until);
-        if (r == 0 || r == -EINTR || r == -EPERM || r == -EPROTO) {
+        if (r == 0 || r == -EINTR || r == -EPERM || r == -EPROTO || r == -EKEYREJECTED) {
             return r; /* it was reached: another address won't say otherwise */
         }
         l->rpc = rpc_close(l->rpc);
@@ -205,7 +206,7 @@ int client_link_open(struct client *c, const char *address, uint32_t server, uin
     }
     if (r == -ETIMEDOUT) {
         io_error_set(why, r, "no answer in time");
-    } else if (r == -EPERM || r == -EINVAL || r == -ENOENT) {
+    } else if (r == -EPERM || r == -EINVAL || r == -ENOENT || r == -EKEYREJECTED) {
         io_error_set(why, r, "%s", l->why);
     } else if (r == -EPROTO) {
         io_error_set(why, r, "what listens there is not %s",
@@ -237,18 +238,33 @@ static int no_manager(const struct client *c, int r, const char *name, const cha
     if (r == -EPERM) {
         return io_error_set(error, r, "the manager at %s refused: this kumoctl %s", name, why);
     }
+    if (r == -EKEYREJECTED) {
+        return io_error_set(error, r, "the manager at %s can't be spoken with: %s", name, why);
+    }
     return io_error_set(error, r,
                         "no manager answers at %s (%s). Is kumo-manager running? Try: systemctl "
                         "status kumo-manager, or name another with -m HOST:PORT%s",
                         name, why, c->o.managers->n > 1 ? "; the others don't answer either" : "");
 }
 
+static int key_open(struct client *c, struct io_error *error)
+{
+    int r = c->has_key ? 0 : keyring_open(c->o.cluster_key, error);
+
+    c->has_key = r == 0;
+    return r;
+}
+
 static int manager_open(struct client *c, struct io_error *error)
 {
     const struct conf_list *list = c->o.managers;
     struct io_error why = { "" };
-    int r = -EINVAL;
+    int r = key_open(c, error);
 
+    if (r < 0) {
+        return r;
+    }
+    r = -EINVAL;
     if (c->manager && c->manager->rpc) {
         return 0;
     }
@@ -411,6 +427,7 @@ struct client *client_free(struct client *c)
     client_hang_up(c);
     loop_timer_free(c->look);
     loop_free(c->loop);
+    keyring_use(NULL);
     hashspace_free(&c->space);
     buf_free(&c->answer);
     free(c);

@@ -22,7 +22,8 @@
 struct client;
 
 struct client_options {
-    const struct conf_list *managers; /* must outlive the client */
+    const struct conf_list *managers; /* must outlive the client, as cluster_key */
+    const char *cluster_key;          /* the setting; read when first needed */
     uint64_t timeout_usec;            /* of one call */
     /* Set from a signal handler: the call under way ends with -EINTR. May be NULL. */
     const volatile sig_atomic_t *interrupted;

@@ -22,6 +22,7 @@ struct client {
     struct client_options o;
     struct loop *loop;
     struct loop_timer *look;
+    bool has_key;           /* the cluster key was read, or that there is none */
     uint64_t deadline_usec; /* of the call under way */
     struct list links;
     struct link *manager;

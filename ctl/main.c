@@ -93,6 +93,7 @@ static bool wants_help(int argc, char **argv)
 static int run(const struct settings *settings, int argc, char **argv)
 {
     struct client_options o = { .managers = &settings->manager,
+                                .cluster_key = settings->cluster_key,
                                 .timeout_usec = settings->timeout,
                                 .interrupted = argc == 0 ? &shell_interrupted : NULL };
     struct ctl ctl = { .settings = settings, .interactive = argc == 0 && isatty(STDIN_FILENO) };

@@ -1,5 +1,7 @@
 #include "settings.h"
 
+#include "io/keyring.h"
+
 static const struct conf_option settings_options[] = {
     { .key = "manager",
       .type = CONF_LIST,
@@ -13,6 +15,12 @@ static const struct conf_option settings_options[] = {
       .max = 3600000000,
       .default_value = "5s",
       .help = "how long to wait for an answer" },
+    { .key = "cluster-key",
+      .type = CONF_STRING,
+      .offset = offsetof(struct settings, cluster_key),
+      .min = 1,
+      .default_value = KEYRING_AUTO,
+      .help = KEYRING_HELP },
     { 0 },
 };
 

@@ -5,6 +5,7 @@
 
 struct settings {
     struct conf_list manager;
+    char *cluster_key;
     uint64_t timeout; /* microseconds */
 };
 

@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "io/clock.h"
 #include "io/daemon.h"
+#include "io/keyring.h"
 #include "io/listener.h"
 #include "io/log.h"
 #include "io/loop.h"
@@ -182,8 +183,12 @@ static void on_reload(void *ctx)
 static int gateway_start(struct gateway *g, struct io_error *error)
 {
     static const struct daemon_ops daemon_ops = { .on_stop = on_stop, .on_reload = on_reload };
-    int r = loop_new(&g->loop);
+    int r = keyring_open(g->settings.cluster_key, error);
 
+    if (r < 0) {
+        return r;
+    }
+    r = loop_new(&g->loop);
     if (r < 0) {
         return io_error_set(error, r, "can't make the event loop: %s", strerror(-r));
     }
@@ -219,6 +224,7 @@ static void gateway_end(struct gateway *g)
     loop_timer_free(g->stop_timer);
     daemon_free(g->daemon);
     loop_free(g->loop);
+    keyring_use(NULL);
     conf_free(&gateway_program, &g->settings);
 }
 

@@ -2,6 +2,7 @@
 
 #include "base/cleanup.h"
 #include "io/addr.h"
+#include "io/keyring.h"
 #include "io/log.h"
 
 #include <stddef.h>
@@ -32,6 +33,8 @@ static const struct conf_option options[] = {
       .help = "requests that wait for one server; beyond it clients get an error" },
     { "allow-flush-all", CONF_BOOL, offsetof(struct settings, allow_flush_all),
       .default_value = "no", .help = "whether flush_all empties the cluster or is refused" },
+    { "cluster-key", CONF_STRING, offsetof(struct settings, cluster_key), .min = 1,
+      .default_value = KEYRING_AUTO, .help = KEYRING_HELP },
     { "log-level", CONF_ENUM, offsetof(struct settings, log_level), .default_value = "info",
       .names = log_level_names, .help = "what is logged" },
     { .key = NULL },

@@ -24,6 +24,7 @@ struct settings {
     uint64_t request_timeout_usec;
     uint64_t server_queue_bytes;
     bool allow_flush_all;
+    char *cluster_key;
     int log_level;
     int argc; /* of main, for a reload */
     char **argv;

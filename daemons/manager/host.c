@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "io/clock.h"
 #include "io/daemon.h"
+#include "io/keyring.h"
 #include "io/listener.h"
 #include "io/log.h"
 #include "io/loop.h"
@@ -254,15 +255,16 @@ static void on_accept(void *ctx, int fd)
 static int host_listen(struct host *h, struct io_error *error)
 {
     const struct conf_list *list = &h->settings->listen;
+    bool loopback_only = !keyring_in_use();
     int r;
 
     h->listener = listener_new(h->loop, HOST_CONNECTIONS_MAX, "listen", on_accept, h);
-    r = listener_inherit(h->listener, "peer", true, error);
+    r = listener_inherit(h->listener, "peer", loopback_only, error);
     if (r > 0) {
         return 0; /* systemd's sockets count instead of our own */
     }
     for (size_t i = 0; i < list->n && r == 0; i++) {
-        r = listener_open(h->listener, list->items[i], MANAGER_PORT, true, error);
+        r = listener_open(h->listener, list->items[i], MANAGER_PORT, loopback_only, error);
     }
     return r;
 }
@@ -317,8 +319,11 @@ static int host_open_log(struct host *h, struct io_error *error)
 
 static int host_open(struct host *h, struct io_error *error)
 {
-    int r = loop_new(&h->loop);
+    int r = keyring_open(h->settings->cluster_key, error);
 
+    if (r == 0) {
+        r = loop_new(&h->loop);
+    }
     if (r == 0) {
         r = daemon_new(h->loop, &host_daemon_ops, h, &h->daemon);
     }
@@ -381,6 +386,7 @@ struct host *host_free(struct host *h)
         loop_turn(h->loop, false); /* what the listener posted to itself */
     }
     listener_free(h->listener);
+    keyring_use(NULL);
     daemon_free(h->daemon);
     if (h->peers.host) {
         peers_free(&h->peers);

@@ -16,6 +16,7 @@
 void peers_init(struct peers *ps, struct host *host)
 {
     ps->host = host;
+    ps->lobby = rpc_lobby_new();
     list_init(&ps->all);
     list_init(&ps->dirty);
     ps->is_changed = mem_zalloc(PARTITIONS_MAX, sizeof(*ps->is_changed));
@@ -35,7 +36,8 @@ void peers_accept(struct peers *ps, int fd)
     struct rpc_config config = { .ops = &peer_rpc_ops,
                                  .ctx = p,
                                  .message_bytes_max = MSG_BYTES_MAX,
-                                 .out_bytes_max = PEERS_OUT_BYTES_MARK };
+                                 .out_bytes_max = PEERS_OUT_BYTES_MARK,
+                                 .lobby = ps->lobby };
 
     p->peers = ps;
     p->id = ++ps->last_id;
@@ -80,6 +82,7 @@ void peers_close(struct peers *ps)
 void peers_free(struct peers *ps)
 {
     kumo_assert(list_empty(&ps->all));
+    rpc_lobby_free(ps->lobby);
     map_free(&ps->by_id);
     free(ps->is_changed);
     free(ps->changed_rows);

@@ -18,13 +18,15 @@
 
 struct host;
 struct rpc;
+struct rpc_lobby;
 struct peer;
 
 struct peers {
     struct host *host;
     struct map by_id;
     struct list all;
-    struct list dirty; /* peers with a batch to be sent */
+    struct list dirty;       /* peers with a batch to be sent */
+    struct rpc_lobby *lobby; /* those whose hello is not done */
     uint64_t last_id;
 
     /* of the turn in progress: what subscribers are to be told */

@@ -2,6 +2,7 @@
 
 #include "core/cluster.h"
 #include "io/addr.h"
+#include "io/keyring.h"
 #include "io/log.h"
 
 static bool check_partitions(const void *target, struct io_error *error)
@@ -62,6 +63,12 @@ static const struct conf_option settings_options[] = {
       .max = REPLICAS_MAX,
       .default_value = "1",
       .help = "failures take away no copies below so many" },
+    { .key = "cluster-key",
+      .type = CONF_STRING,
+      .offset = offsetof(struct settings, cluster_key),
+      .min = 1,
+      .default_value = KEYRING_AUTO,
+      .help = KEYRING_HELP },
     { .key = "log-level",
       .type = CONF_ENUM,
       .offset = offsetof(struct settings, log_level),

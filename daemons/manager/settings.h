@@ -13,6 +13,7 @@ struct settings {
     uint64_t replicas;
     uint64_t failure_usec;
     uint64_t min_replicas_auto;
+    char *cluster_key;
     int log_level; /* enum log_level */
 
     int argc; /* for reloading */

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "io/bus.h"
 #include "io/daemon.h"
+#include "io/keyring.h"
 #include "io/log.h"
 #include "server_private.h"
 
@@ -20,7 +21,7 @@
 #define PULSE_USEC          100000
 #define HELLO_OUT_BYTES_MAX 65536
 #define CONNECTIONS_MAX     65536
-#define DESCRIPTORS_BESIDE  256 /* what there must be beside the indexes */
+#define DESCRIPTORS_BESIDE  (256 + RPC_LOBBY_MAX) /* what there must be beside the indexes */
 
 void server_fail(struct server *s, const char *why)
 {
@@ -213,6 +214,7 @@ static void on_accept(void *ctx, int fd)
         .ctx = s,
         .message_bytes_max = RPC_HELLO_BYTES_MAX,
         .out_bytes_max = HELLO_OUT_BYTES_MAX,
+        .lobby = s->lobby,
     };
 
     rpc_accept(s->loop, fd, &config);
@@ -320,15 +322,18 @@ static int names_set(struct server *s, struct io_error *error)
 
 static int listen_all(struct server *s, struct io_error *error)
 {
+    bool loopback_only = !keyring_in_use();
     int r;
 
+    s->lobby = rpc_lobby_new();
     s->listener = listener_new(s->loop, CONNECTIONS_MAX, "listen", on_accept, s);
-    r = listener_inherit(s->listener, "peer", true, error);
+    r = listener_inherit(s->listener, "peer", loopback_only, error);
     if (r != 0) {
         return r < 0 ? r : 0;
     }
     for (size_t i = 0; i < s->settings->listen.n; i++) {
-        r = listener_open(s->listener, s->settings->listen.items[i], LISTEN_PORT, true, error);
+        r = listener_open(s->listener, s->settings->listen.items[i], LISTEN_PORT, loopback_only,
+                          error);
         if (r < 0) {
             return r;
         }
@@ -338,8 +343,11 @@ static int listen_all(struct server *s, struct io_error *error)
 
 static int start(struct server *s, struct io_error *error)
 {
-    int r = names_set(s, error);
+    int r = keyring_open(s->settings->cluster_key, error);
 
+    if (r == 0) {
+        r = names_set(s, error);
+    }
     if (r == 0) {
         r = identity_open(s, error);
     }
@@ -421,6 +429,7 @@ static void stop(struct server *s)
     }
     s->readers = readers_free(s->readers);
     s->n_shards = 0;
+    s->lobby = rpc_lobby_free(s->lobby);
     (void) loop_turn(s->loop, false); /* what the threads posted last */
     compaction_live_free(&s->compactor.live);
     wal_floor_free(&s->compactor.floor);
@@ -430,6 +439,7 @@ static void stop(struct server *s)
     if (s->finished && !s->failed) {
         identity_ended(s);
     }
+    keyring_use(NULL);
     identity_close(s);
     hashspace_free(&s->space);
     free(s->shards);

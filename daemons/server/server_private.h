@@ -105,6 +105,7 @@ struct server {
     uint64_t *turns_seen; /* by shard, for the watchdog */
 
     struct listener *listener;
+    struct rpc_lobby *lobby; /* connections whose hello is not done */
     struct rpc_link *manager;
     struct hashspace space; /* as the manager told */
     struct held held;

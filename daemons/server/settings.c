@@ -1,6 +1,7 @@
 #include "settings.h"
 
 #include "io/addr.h"
+#include "io/keyring.h"
 #include "io/log.h"
 #include "io/readers.h"
 #include "wire/msg.h"
@@ -56,6 +57,8 @@ static const struct conf_option options[] = {
       .default_value = "128 MiB", .help = "size of the log's files" },
     { OPTION("max-value-size", CONF_SIZE, value_bytes_max), .min = 1024,
       .max = ENTRY_VALUE_BYTES_MAX, .default_value = "1 MiB", .help = "largest value" },
+    { OPTION("cluster-key", CONF_STRING, cluster_key), .min = 1, .default_value = KEYRING_AUTO,
+      .help = KEYRING_HELP },
     { OPTION("log-level", CONF_ENUM, log_level), .default_value = "info", .names = log_level_names,
       .help = "how much is logged" },
     { .key = NULL },

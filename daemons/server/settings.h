@@ -15,6 +15,7 @@ struct settings {
     char *source;    /* NULL: the kernel chooses */
     struct conf_list manager;
     char *data_dir;
+    char *cluster_key;
     char *name; /* NULL: the host's name */
     uint64_t threads;
     uint64_t io_threads;

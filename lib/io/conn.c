@@ -1,16 +1,14 @@
 /* One non-blocking stream socket on raw libevent events. Never interprets bytes, never logs. The
  * two functions conn_sys_read and conn_sys_write are the only ones that move bytes through the
- * kernel. */
-#include <event2/event.h>
-#include <event2/event_struct.h> /* before base/list.h: it undefines its own LIST_ENTRY */
-
-#include "io/conn.h"
+ * kernel. What is different under TLS is in conn_tls.c. */
+#include "io/conn_private.h"
 
 #include "base/assert.h"
 #include "base/cleanup.h"
 #include "base/mem.h"
 #include "io/clock.h"
 #include "io/loop.h"
+#include "io/tls.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,66 +21,11 @@
 #define CONN_KEEPALIVE_INTERVAL_SEC 10
 #define CONN_KEEPALIVE_PROBES       3
 
-enum conn_state {
-    CONN_CONNECTING,
-    CONN_OPEN,
-    CONN_CLOSED,
-};
-
-/* Foreign bytes that are to be sent when `at` bytes of `out` have been. */
-struct conn_ref {
-    uint64_t at;
-    const uint8_t *p;
-    size_t bytes;
-    void (*release)(void *ctx);
-    void *ctx;
-};
-
 static struct addr source; /* of all connections of this process; its family 0: none */
-
-struct conn {
-    struct loop *loop;
-    int fd;
-    enum conn_state state;
-    const struct conn_ops *ops;
-    void *ctx;
-
-    struct event read_event;
-    struct event write_event;
-    struct event again_event; /* on_data is due without new bytes */
-    struct loop_task flush_task;
-    struct loop_task free_task;
-    struct loop_timer *close_timer;
-
-    struct buf in;
-    size_t need; /* length of the message at the front of `in`, 0 if unknown */
-    bool paused;
-    bool eof;
-    bool reading; /* read_event is added */
-
-    struct buf out;
-    uint64_t out_sent;     /* bytes of `out` that were sent, ever */
-    struct conn_ref *refs; /* [refs_head, n_refs) wait, in order */
-    size_t refs_head;
-    size_t n_refs;
-    size_t refs_cap;
-    size_t ref_bytes;
-    size_t out_bytes_max;
-    bool was_full;
-    bool write_blocked; /* the kernel took no more; write_event is added */
-    bool closing;       /* conn_close_after_flush */
-    bool lingering;     /* everything was sent and our side shut down */
-    int connect_error;  /* found at once, told later */
-
-    uint64_t progress_usec;
-    uint64_t bytes_in;
-    uint64_t bytes_out;
-    char peer_name[ADDR_TEXT_BYTES];
-};
 
 /* ---- the kernel ---- */
 
-static ssize_t conn_sys_read(struct conn *conn, const struct iovec *iov, int n)
+ssize_t conn_sys_read(struct conn *conn, const struct iovec *iov, int n)
 {
     ssize_t r;
 
@@ -92,7 +35,7 @@ static ssize_t conn_sys_read(struct conn *conn, const struct iovec *iov, int n)
     return r < 0 ? -errno : r;
 }
 
-static ssize_t conn_sys_write(struct conn *conn, struct iovec *iov, size_t n)
+ssize_t conn_sys_write(struct conn *conn, struct iovec *iov, size_t n)
 {
     struct msghdr msg = { .msg_iov = iov, .msg_iovlen = n };
     ssize_t r;
@@ -103,7 +46,7 @@ static ssize_t conn_sys_write(struct conn *conn, struct iovec *iov, size_t n)
     return r < 0 ? -errno : r;
 }
 
-static bool conn_would_block(ssize_t r)
+bool conn_would_block(ssize_t r)
 {
     return r == -EAGAIN || r == -EWOULDBLOCK;
 }
@@ -152,6 +95,7 @@ static void conn_free_now(struct loop_task *task)
 
     conn_drop_refs(conn);
     free(conn->refs);
+    tls_free(conn->tls);
     buf_free(&conn->in);
     buf_free(&conn->out);
     free(conn);
@@ -174,6 +118,7 @@ static void conn_retire(struct conn *conn)
 struct conn *conn_close(struct conn *conn)
 {
     if (conn && conn->state != CONN_CLOSED) {
+        conn_say_goodbye(conn);
         conn_retire(conn);
         close(conn->fd);
         conn->fd = -1;
@@ -227,7 +172,7 @@ void conn_close_after_flush(struct conn *conn)
     loop_task_add(conn->loop, &conn->flush_task, LOOP_FLUSH);
 }
 
-int conn_detach(struct conn *conn, struct buf *ret_in)
+int conn_detach(struct conn *conn, struct buf *ret_in, struct tls **ret_tls)
 {
     int fd = conn->fd;
 
@@ -236,6 +181,7 @@ int conn_detach(struct conn *conn, struct buf *ret_in)
     conn->fd = -1;
     *ret_in = conn->in;
     conn->in = (struct buf){ 0 };
+    *ret_tls = TAKE_PTR(conn->tls);
     return fd;
 }
 
@@ -266,7 +212,7 @@ static void conn_update_read(struct conn *conn)
 
 /* Room in the buffer itself while a large message arrives: never more than twice what has come, so
  * that a peer which only promises bytes costs nothing. */
-static void conn_make_room(struct conn *conn)
+void conn_make_room(struct conn *conn)
 {
     size_t have = buf_len(&conn->in);
     size_t more;
@@ -278,7 +224,7 @@ static void conn_make_room(struct conn *conn)
 }
 
 /* Reads once: into the buffer's room first, what doesn't fit into the loop's scratch. */
-static ssize_t conn_fill(struct conn *conn)
+static ssize_t conn_fill_plain(struct conn *conn)
 {
     struct buf *in = &conn->in;
     struct iovec iov[2];
@@ -307,6 +253,11 @@ static ssize_t conn_fill(struct conn *conn)
     return n;
 }
 
+static ssize_t conn_fill(struct conn *conn)
+{
+    return conn->tls ? conn_fill_tls(conn) : conn_fill_plain(conn);
+}
+
 /* Gives the owner what is there. */
 static void conn_deliver(struct conn *conn)
 {
@@ -320,7 +271,7 @@ static void conn_deliver(struct conn *conn)
     }
 }
 
-static void conn_take_eof(struct conn *conn)
+void conn_take_eof(struct conn *conn)
 {
     conn->eof = true;
     conn_update_read(conn);
@@ -355,11 +306,13 @@ static void conn_on_readable(evutil_socket_t fd, short what, void *ctx)
     }
     n = conn_fill(conn);
     if (n > 0) {
+        conn_check_tls(conn);
         conn_deliver(conn);
         if ((size_t) n < CONN_KEEP_BYTES) {
             buf_trim(&conn->in, CONN_KEEP_BYTES);
         }
         conn_update_read(conn);
+        conn_check_tls_end(conn);
     } else if (n == 0) {
         conn_take_eof(conn);
     } else if (!conn_would_block(n)) {
@@ -375,6 +328,7 @@ static void conn_on_again(evutil_socket_t fd, short what, void *ctx)
     (void) what;
     conn_deliver(conn);
     conn_update_read(conn);
+    conn_check_tls_end(conn);
 }
 
 void conn_unread(struct conn *conn, const void *p, size_t bytes)
@@ -401,7 +355,7 @@ void conn_resume_read(struct conn *conn)
 {
     conn->paused = false;
     conn_update_read(conn);
-    if (conn->state == CONN_OPEN && buf_len(&conn->in) > 0) {
+    if (conn->state == CONN_OPEN && (buf_len(&conn->in) > 0 || conn->tls)) {
         event_active(&conn->again_event, EV_TIMEOUT, 0);
     }
 }
@@ -410,7 +364,7 @@ void conn_resume_read(struct conn *conn)
 
 size_t conn_out_bytes(const struct conn *conn)
 {
-    return buf_len(&conn->out) + conn->ref_bytes;
+    return buf_len(&conn->out) + conn->ref_bytes + (conn->tls ? buf_len(tls_out(conn->tls)) : 0);
 }
 
 bool conn_out_full(const struct conn *conn)
@@ -444,11 +398,9 @@ static size_t conn_gather(struct conn *conn, struct iovec *iov, size_t *ret_byte
     return n;
 }
 
-/* The kernel took `bytes`. */
+/* The kernel, or TLS, took `bytes`. */
 static void conn_sent(struct conn *conn, size_t bytes)
 {
-    conn->bytes_out += bytes;
-    conn->progress_usec = clock_boot_usec();
     while (bytes > 0) {
         struct conn_ref *ref = conn->refs_head < conn->n_refs ? &conn->refs[conn->refs_head] : NULL;
         size_t n;
@@ -480,6 +432,17 @@ static void conn_wait_writable(struct conn *conn)
     event_add(&conn->write_event, NULL);
 }
 
+static ssize_t conn_push_plain(struct conn *conn, struct iovec *iov, size_t n)
+{
+    ssize_t taken = conn_sys_write(conn, iov, n);
+
+    if (taken > 0) {
+        conn->bytes_out += (uint64_t) taken;
+        conn->progress_usec = clock_boot_usec();
+    }
+    return taken;
+}
+
 /* Writes until nothing is left or the kernel takes no more. Returns 0 or -errno. */
 static int conn_write(struct conn *conn)
 {
@@ -490,7 +453,10 @@ static int conn_write(struct conn *conn)
     while (conn_out_bytes(conn) > 0) {
         size_t n_iov = conn_gather(conn, iov, &bytes);
 
-        n = conn_sys_write(conn, iov, n_iov);
+        n = conn->tls ? conn_push_tls(conn, iov, n_iov) : conn_push_plain(conn, iov, n_iov);
+        if (n == 0 && conn_waits_for_tls(conn)) {
+            return 0; /* conn_check_tls goes on */
+        }
         if (n < 0 && !conn_would_block(n)) {
             return (int) n;
         }
@@ -516,11 +482,17 @@ static void conn_flush(struct conn *conn)
         return;
     }
     r = conn_write(conn);
+    if (r == 0 && conn->closing && conn_out_bytes(conn) == 0 && conn_say_end(conn) &&
+        conn_write(conn) < 0) {
+        conn_end(conn, 0); /* all that mattered was sent before */
+        return;
+    }
     if (r < 0) {
         conn_end(conn, r);
         return;
     }
-    if (conn->closing && conn_out_bytes(conn) == 0) {
+    /* Who is closing reads no more: TLS that is not up won't come up. */
+    if (conn->closing && (conn_out_bytes(conn) == 0 || conn_waits_for_tls(conn))) {
         conn_finish_sending(conn);
         return;
     }
@@ -613,7 +585,8 @@ static void conn_connected(struct conn *conn)
     if (conn_out_bytes(conn) > 0 || conn->closing) {
         loop_task_add(conn->loop, &conn->flush_task, LOOP_FLUSH);
     }
-    if (conn->ops->on_connected && !conn->closing) {
+    conn->connects = true;
+    if (!conn->tls && conn->ops->on_connected && !conn->closing) {
         conn->ops->on_connected(conn, conn->ctx);
     }
 }

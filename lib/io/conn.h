@@ -1,5 +1,5 @@
-/* One non-blocking stream socket (TCP or Unix) with its own buffers, on raw libevent events. Knows
- * nothing of what the bytes mean. Belongs to the thread of its loop.
+/* One non-blocking stream socket (TCP or Unix) with its own buffers, on raw libevent events, plain
+ * or under TLS. Knows nothing of what the bytes mean. Belongs to the thread of its loop.
  *
  * Writing: append to conn_out and call conn_mark; all that was marked in a turn of the loop is
  * written once, at the turn's end, by one writev per connection. Reading: at most CONN_READ_BYTES
@@ -30,19 +30,21 @@
 
 struct conn;
 struct loop;
+struct tls;
 
 struct conn_ops {
     /* Bytes were read; the owner consumes from conn_in what it can and leaves an incomplete rest.
      */
     void (*on_data)(struct conn *conn, void *ctx);
-    /* conn_connect succeeded. Not called for conn_new. */
+    /* conn_connect succeeded, and the TLS handshake if there is one. Not called for conn_new. */
     void (*on_connected)(struct conn *conn, void *ctx);
     /* The peer will send no more (it closed, or shut down its sending side); called once, after
      * on_data of its last bytes. The owner may still send, and ends with conn_close_after_flush.
      * NULL: that is done at once. */
     void (*on_eof)(struct conn *conn, void *ctx);
-    /* The connection ended: 0 orderly, else -errno (-ETIMEDOUT: connect). Called exactly once,
-     * unless the owner called conn_close or conn_detach; the connection is gone after it. Needed.
+    /* The connection ended: 0 orderly, else -errno (-ETIMEDOUT: connect; -EKEYREJECTED: the TLS
+     * handshake failed, see conn_why). Called exactly once, unless the owner called conn_close or
+     * conn_detach; the connection is gone after it. Needed.
      */
     void (*on_closed)(struct conn *conn, void *ctx, int error);
     /* conn_out_bytes went to half of out_bytes_max or less after conn_out_full was true. */
@@ -62,6 +64,10 @@ void conn_set_source(const struct addr *source);
 int conn_connect(struct loop *loop, const struct addr *addr, const struct conn_ops *ops, void *ctx,
                  size_t out_bytes_max, struct conn **ret_conn);
 
+/* Puts the connection under TLS: right after conn_new or conn_connect, before anything is read or
+ * written. Owns tls. All else stays as it is: conn_in and conn_out hold plain bytes. */
+void conn_use_tls(struct conn *conn, struct tls *tls);
+
 /* Closes at once, drops what waits, calls nothing back (except release functions of conn_out_ref).
  * NULL is fine; returns NULL. */
 struct conn *conn_close(struct conn *conn);
@@ -71,9 +77,10 @@ struct conn *conn_close(struct conn *conn);
  * over unread bytes would make the kernel take back what was just sent. */
 void conn_close_after_flush(struct conn *conn);
 
-/* Gives the socket away as it is: returns the fd, moves the unread bytes to ret_in, calls nothing
- * back. What waited to be sent is dropped. Not for TLS. */
-int conn_detach(struct conn *conn, struct buf *ret_in);
+/* Gives the socket away as it is: returns the fd, moves the unread bytes to ret_in and its TLS, if
+ * any, to ret_tls (else NULL; for conn_use_tls), calls nothing back. What waited to be sent is
+ * dropped. */
+int conn_detach(struct conn *conn, struct buf *ret_in, struct tls **ret_tls);
 
 /* Bytes read and not consumed: consume with buf_consume. Who consumes outside on_data calls
  * conn_resume_read afterwards. */
@@ -99,8 +106,9 @@ void conn_mark(struct conn *conn);
 void conn_out_ref(struct conn *conn, const void *p, size_t bytes, void (*release)(void *ctx),
                   void *ctx);
 
-/* Bytes waiting to be sent, and whether they are more than out_bytes_max: then the owner should
- * stop making more (stop reading requests) until on_drained. Appending is never refused. */
+/* Bytes waiting to be sent (those that TLS has sealed already included), and whether they are more
+ * than out_bytes_max: then the owner should stop making more (stop reading requests) until
+ * on_drained. Appending is never refused. */
 size_t conn_out_bytes(const struct conn *conn);
 bool conn_out_full(const struct conn *conn);
 
@@ -113,6 +121,9 @@ void conn_resume_read(struct conn *conn);
 bool conn_is_open(const struct conn *conn);
 bool conn_eof(const struct conn *conn);
 int conn_fd(const struct conn *conn);
+bool conn_is_secured(const struct conn *conn);
+/* Why TLS ended the connection, for the operator; "" when it did not. */
+const char *conn_why(const struct conn *conn);
 struct loop *conn_loop(const struct conn *conn);
 void conn_set_owner(struct conn *conn, const struct conn_ops *ops, void *ctx);
 /* "127.0.0.1:4711", "[::1]:4711", "unix"; valid as long as the connection. */

@@ -9,6 +9,7 @@
 #include "io/addr.h"
 #include "io/clock.h"
 #include "io/conn.h"
+#include "io/keyring.h"
 #include "io/log.h"
 #include "io/loop.h"
 
@@ -274,6 +275,7 @@ int daemon_lock_dir(const char *dir, struct io_error *error)
 void daemon_reload(const struct conf_program *program, int argc, char **argv, size_t settings_bytes)
 {
     const struct conf_option *level = conf_find(program, "log-level");
+    const struct conf_option *key = conf_find(program, "cluster-key");
     void *settings = mem_zalloc(1, settings_bytes);
     struct io_error error = { "" };
 
@@ -281,7 +283,9 @@ void daemon_reload(const struct conf_program *program, int argc, char **argv, si
         log_error("%s; the old settings stay", error.text);
     } else {
         log_set_level((enum log_level) * (const int *) ((const char *) settings + level->offset));
-        log_info("settings read again: log-level is in force, the others need a restart");
+        keyring_reload(*(char *const *) ((const char *) settings + key->offset));
+        log_info("settings read again: log-level and cluster-key are in force, the others need a "
+                 "restart");
     }
     conf_free(program, settings);
     free(settings);

@@ -36,9 +36,9 @@ struct daemon *daemon_free(struct daemon *daemon);
 
 struct conf_program;
 
-/* What a reload does in all daemons: reads the settings again, and puts log-level in force; the
- * other keys need a restart. A bad file is told and changes nothing. argc and argv are main's.
- * settings_bytes: of the program's settings struct. */
+/* What a reload does in all daemons: reads the settings again, and puts log-level and the cluster
+ * key in force; the other keys need a restart. A bad file is told and changes nothing. argc and
+ * argv are main's. settings_bytes: of the program's settings struct. */
 void daemon_reload(const struct conf_program *program, int argc, char **argv,
                    size_t settings_bytes);
 

@@ -255,9 +255,9 @@ static int listener_refuse_remote(const struct addr *addr, struct io_error *erro
     char name[ADDR_TEXT_BYTES];
 
     return io_error_set(error, -EACCES,
-                        "without a cluster key nothing may listen on %s: only on loopback "
-                        "addresses (127.0.0.1, [::1]); this version has no "
-                        "cluster keys yet",
+                        "without a cluster key nothing may listen on %s, only on loopback "
+                        "addresses (127.0.0.1, [::1]): make one with \"kumoctl key generate\" and "
+                        "give it to every machine",
                         addr_format(addr, name));
 }
 

@@ -9,66 +9,26 @@
 #include "base/mem.h"
 #include "io/clock.h"
 #include "io/conn.h"
+#include "io/keyring.h"
 #include "io/log.h"
 #include "io/loop.h"
 #include "io/rpc_private.h"
+#include "io/tls.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#define TLS_FIRST_BYTE_MIN 0x15 /* of a record: an alert; */
+#define TLS_FIRST_BYTE_MAX 0x16 /* a handshake */
+
 enum rpc_message { RPC_REQUEST = 0, RPC_RESPONSE = 1, RPC_NOTIFY = 2 };
-
-enum rpc_state {
-    RPC_HELLO,   /* connecting, or waiting for the hello or its answer */
-    RPC_UP,      /* open for everything */
-    RPC_CLOSING, /* sends what waits, takes nothing more */
-    RPC_DEAD,    /* memory lives until the turn's end */
-};
-
-/* A request without an answer. */
-struct rpc_call {
-    struct map_node node; /* in rpc.calls, by id */
-    struct list by_deadline;
-    uint64_t id;
-    uint64_t deadline_usec;
-    rpc_answer_fn fn;
-    void *ctx;
-};
-
-struct rpc {
-    struct loop *loop;
-    struct conn *conn;
-    const struct rpc_ops *ops;
-    void *ctx;
-    struct rpc_link *link;
-    size_t message_bytes_max;
-    enum rpc_state state;
-    bool accepted; /* the peer connected, and says hello */
-    bool paused;
-    bool owner_closed; /* rpc_close was called: on_closed is not due */
-    int closing_error; /* what on_closed gets after a flush */
-    char *why;         /* with it, owned; may be NULL */
-
-    struct mp_scan scan;
-    uint64_t hello_deadline_usec;
-    uint64_t next_id;
-    struct map calls;
-    struct list by_deadline; /* struct rpc_call, soonest first */
-    struct loop_timer *timer;
-    uint64_t timer_usec; /* when it will fire; 0: not set */
-
-    bool building;
-    size_t begun_bytes; /* length of the out buffer when the message was begun */
-    struct rpc_call *begun_call;
-
-    struct loop_task free_task;
-};
 
 struct rpc_parcel {
     int fd;
     struct buf in;
+    struct tls *tls;
 };
 
 /* ---- ending ---- */
@@ -111,11 +71,21 @@ static void rpc_fail_calls(struct rpc *rpc)
     }
 }
 
+/* What another try with another key needs is not needed any more. */
+static void rpc_drop_keys(struct rpc *rpc)
+{
+    free(TAKE_PTR(rpc->addr));
+    rpc->ring = keyring_unref(rpc->ring);
+}
+
 /* Out of the loop, nobody told. */
 static void rpc_retire(struct rpc *rpc)
 {
     rpc->state = RPC_DEAD;
+    rpc_leave_lobby(rpc);
+    rpc_drop_keys(rpc);
     rpc->timer = loop_timer_free(rpc->timer);
+    rpc->message_timer = loop_timer_free(rpc->message_timer);
     conn_close(rpc->conn);
     loop_task_add(rpc->loop, &rpc->free_task, LOOP_FREE);
 }
@@ -162,7 +132,7 @@ void rpc_close_after_flush(struct rpc *rpc)
     rpc_flush_and_end(rpc, 0, "closed here");
 }
 
-static void rpc_malformed(struct rpc *rpc, int error, const char *why)
+void rpc_malformed(struct rpc *rpc, int error, const char *why)
 {
     log_ratelimit(LOG_LEVEL_WARNING, "closed the connection with %s: %s", conn_peer_name(rpc->conn),
                   why);
@@ -389,6 +359,7 @@ static void rpc_accept_hello(struct rpc *rpc, uint64_t id, const struct buf *res
         rpc_end_with(rpc, -EMSGSIZE, "our hello is too long");
         return;
     }
+    rpc_leave_lobby(rpc);
     rpc->state = RPC_UP;
 }
 
@@ -452,6 +423,7 @@ static void rpc_take_hello_answer(struct rpc *rpc, const struct rpc_answer *answ
         rpc_end_with(rpc, -EPERM, answer->error_text);
         return;
     }
+    rpc_drop_keys(rpc);
     rpc->state = RPC_UP;
     if (rpc->link) {
         rpc_link_on_up(rpc->link);
@@ -542,11 +514,27 @@ static void rpc_take(struct rpc *rpc, const uint8_t *p, size_t bytes)
     }
 }
 
+/* Without a key: is this the beginning of TLS, where a hello or its answer should be? No message of
+ * ours begins like that. */
+static bool rpc_met_tls(const struct rpc *rpc, const struct buf *in)
+{
+    uint8_t first = buf_len(in) > 0 ? in->data[in->start] : 0;
+
+    return rpc->state == RPC_HELLO && !conn_is_secured(rpc->conn) && first >= TLS_FIRST_BYTE_MIN &&
+           first <= TLS_FIRST_BYTE_MAX;
+}
+
 static void rpc_on_data(struct conn *conn, void *ctx)
 {
     struct rpc *rpc = ctx;
     struct buf *in = conn_in(conn);
 
+    if (rpc_met_tls(rpc, in)) {
+        rpc_malformed(rpc, -EKEYREJECTED,
+                      "it uses TLS and there is no cluster key here: give this process the key "
+                      "file of that cluster (cluster-key)");
+        return;
+    }
     while ((rpc->state == RPC_HELLO || rpc->state == RPC_UP) && !rpc->paused && buf_len(in) > 0) {
         size_t max = rpc->state == RPC_HELLO
                          ? MIN_OF(rpc->message_bytes_max, (size_t) RPC_HELLO_BYTES_MAX)
@@ -562,9 +550,11 @@ static void rpc_on_data(struct conn *conn, void *ctx)
         }
         if (n == 0) {
             conn_need(conn, need);
+            rpc_watch_message(rpc);
             return;
         }
         rpc->scan = (struct mp_scan){ 0 };
+        rpc->messages++;
         rpc_take(rpc, buf_head(in), (size_t) n);
         if (rpc->state == RPC_DEAD) {
             return; /* the bytes may be gone with a parcel */
@@ -573,6 +563,8 @@ static void rpc_on_data(struct conn *conn, void *ctx)
     }
     conn_need(conn, 0);
 }
+
+static bool rpc_try_next_key(struct rpc *rpc);
 
 static void rpc_on_connected(struct conn *conn, void *ctx)
 {
@@ -595,9 +587,12 @@ static void rpc_on_conn_closed(struct conn *conn, void *ctx, int error)
 {
     struct rpc *rpc = ctx;
 
-    (void) conn;
     if (rpc->state == RPC_CLOSING) {
         rpc_end_with(rpc, rpc->closing_error, rpc->why ? rpc->why : "closed here");
+    } else if (error == -EKEYREJECTED && rpc_try_next_key(rpc)) {
+        return;
+    } else if (error == -EKEYREJECTED || error == -EBADMSG) {
+        rpc_malformed(rpc, error, conn_why(conn));
     } else {
         rpc_end_with(rpc, error,
                      error == 0 ? "the peer closed the connection" : strerrordesc_np(-error));
@@ -622,6 +617,27 @@ static const struct conn_ops rpc_conn_ops = {
     .on_drained = rpc_on_drained,
 };
 
+/* Connects with the key that is due; plain without a keyring. */
+static int rpc_dial(struct rpc *rpc, const struct addr *addr)
+{
+    int r = conn_connect(rpc->loop, addr, &rpc_conn_ops, rpc, rpc->out_bytes_max, &rpc->conn);
+
+    if (r == 0 && rpc->ring) {
+        conn_use_tls(rpc->conn, tls_new(rpc->ring, TLS_CONNECTS, rpc->key));
+    }
+    return r;
+}
+
+/* While keys are exchanged the peer may not have our first one yet. */
+static bool rpc_try_next_key(struct rpc *rpc)
+{
+    if (!rpc->addr || rpc->key + 1 >= keyring_count(rpc->ring)) {
+        return false;
+    }
+    rpc->key++;
+    return rpc_dial(rpc, rpc->addr) == 0;
+}
+
 /* ---- beginning ---- */
 
 static struct rpc *rpc_make(struct loop *loop, const struct rpc_config *config, bool accepted)
@@ -635,6 +651,7 @@ static struct rpc *rpc_make(struct loop *loop, const struct rpc_config *config, 
     rpc->ops = config->ops;
     rpc->ctx = config->ctx;
     rpc->message_bytes_max = config->message_bytes_max;
+    rpc->out_bytes_max = config->out_bytes_max;
     rpc->accepted = accepted;
     rpc->next_id = 1;
     rpc->hello_deadline_usec = clock_boot_usec() + RPC_HELLO_TIMEOUT_USEC;
@@ -645,23 +662,45 @@ static struct rpc *rpc_make(struct loop *loop, const struct rpc_config *config, 
     return rpc;
 }
 
-struct rpc *rpc_accept(struct loop *loop, int fd, const struct rpc_config *config)
+static struct rpc *rpc_take_over(struct loop *loop, int fd, struct tls *tls,
+                                 const struct rpc_config *config)
 {
     struct rpc *rpc = rpc_make(loop, config, true);
 
     rpc->conn = conn_new(loop, fd, &rpc_conn_ops, rpc, config->out_bytes_max);
+    if (tls) {
+        conn_use_tls(rpc->conn, tls);
+    }
+    if (config->lobby) {
+        rpc_enter_lobby(rpc, config->lobby);
+    }
     return rpc;
+}
+
+struct rpc *rpc_accept(struct loop *loop, int fd, const struct rpc_config *config)
+{
+    struct keyring *ring = keyring_current();
+    struct tls *tls = ring ? tls_new(ring, TLS_ACCEPTS, 0) : NULL;
+
+    keyring_unref(ring);
+    return rpc_take_over(loop, fd, tls, config);
 }
 
 int rpc_connect(struct loop *loop, const struct addr *addr, const struct rpc_config *config,
                 struct rpc **ret_rpc)
 {
     struct rpc *rpc = rpc_make(loop, config, false);
-    int r = conn_connect(loop, addr, &rpc_conn_ops, rpc, config->out_bytes_max, &rpc->conn);
+    int r;
 
+    rpc->ring = keyring_current();
+    r = rpc_dial(rpc, addr);
     if (r < 0) {
         rpc_retire(rpc);
         return r;
+    }
+    if (rpc->ring && keyring_count(rpc->ring) > 1) {
+        rpc->addr = mem_alloc(sizeof(*addr));
+        *rpc->addr = *addr;
     }
     *ret_rpc = rpc;
     return 0;
@@ -672,14 +711,14 @@ struct rpc_parcel *rpc_detach(struct rpc *rpc)
     struct rpc_parcel *parcel = mem_zalloc(1, sizeof(*parcel));
 
     kumo_assert(rpc->accepted && rpc->state == RPC_HELLO);
-    parcel->fd = conn_detach(rpc->conn, &parcel->in);
+    parcel->fd = conn_detach(rpc->conn, &parcel->in, &parcel->tls);
     rpc_retire(rpc);
     return parcel;
 }
 
 struct rpc *rpc_adopt(struct loop *loop, struct rpc_parcel *parcel, const struct rpc_config *config)
 {
-    struct rpc *rpc = rpc_accept(loop, parcel->fd, config);
+    struct rpc *rpc = rpc_take_over(loop, parcel->fd, TAKE_PTR(parcel->tls), config);
 
     conn_unread(rpc->conn, buf_head(&parcel->in), buf_len(&parcel->in));
     parcel->fd = -1;
@@ -693,6 +732,7 @@ struct rpc_parcel *rpc_parcel_free(struct rpc_parcel *parcel)
         if (parcel->fd >= 0) {
             close(parcel->fd);
         }
+        tls_free(parcel->tls);
         buf_free(&parcel->in);
         free(parcel);
     }
@@ -715,6 +755,11 @@ void *rpc_ctx(const struct rpc *rpc)
 bool rpc_is_up(const struct rpc *rpc)
 {
     return rpc->state == RPC_UP;
+}
+
+bool rpc_is_secured(const struct rpc *rpc)
+{
+    return conn_is_secured(rpc->conn);
 }
 
 const char *rpc_peer_name(const struct rpc *rpc)

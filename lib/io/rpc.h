@@ -4,6 +4,9 @@
  * request with method RPC_METHOD_HELLO from the side that connected, the second its answer; nothing
  * else is accepted before. An error on the wire is [code, text], nil for none.
  *
+ * With a cluster key in use (io/keyring.h) connections are made and accepted under TLS, else plain.
+ * Who connects tries its keys in turn. A peer that does otherwise is closed with a log line.
+ *
  * Everything here belongs to the thread of the loop that the rpc was made on. A message that is not
  * as above closes the connection with a rate-limited log line. Messages are handed over in place:
  * what a struct mp_reader points to is valid until the callback returns (or closes the rpc and
@@ -25,6 +28,12 @@
 #define RPC_ERROR_TEXT_MAX     512     /* text of an error; longer ones are cut */
 #define RPC_METHOD_MAX         65535
 
+/* Accepted connections of one lobby whose hello is not done; beyond it the oldest is closed. */
+#define RPC_LOBBY_MAX 512
+/* A message that has begun must end, or grow by so many bytes, within about so long. */
+#define RPC_MESSAGE_STEP_BYTES   65536
+#define RPC_MESSAGE_TIMEOUT_USEC 20000000
+
 #define RPC_LINK_BACKOFF_MIN_USEC 50000
 #define RPC_LINK_BACKOFF_MAX_USEC 1000000
 
@@ -32,6 +41,7 @@ struct conn;
 struct loop;
 struct rpc;
 struct rpc_link;
+struct rpc_lobby;
 struct rpc_parcel;
 
 /* What became of a request. */
@@ -76,9 +86,10 @@ struct rpc_ops {
                        struct mp_reader *params);
     void (*on_notify)(struct rpc *rpc, void *ctx, uint32_t method, struct mp_reader *params);
     /* The connection ended: 0 = the peer closed orderly, -ETIMEDOUT (connect or hello), -EBADMSG
-     * (malformed), -EMSGSIZE, -EPERM (the hello was refused; `why` is the peer's text), other
-     * -errno. `why` is never NULL. Called exactly once unless the owner closed the rpc itself,
-     * after the callbacks of all pending requests. The rpc is gone after it. */
+     * (malformed), -EMSGSIZE, -EPERM (the hello was refused; `why` is the peer's text),
+     * -EKEYREJECTED (one side uses TLS and the other does not, or with another key), other -errno.
+     * `why` is never NULL. Called exactly once unless the owner closed the rpc itself, after the
+     * callbacks of all pending requests. The rpc is gone after it. */
     void (*on_closed)(struct rpc *rpc, void *ctx, int error, const char *why);
     /* What waits to be sent went below half of out_bytes_max again, after rpc_out_full was true. */
     void (*on_drained)(struct rpc *rpc, void *ctx);
@@ -89,7 +100,16 @@ struct rpc_config {
     void *ctx;
     size_t message_bytes_max; /* of one message, either direction; > 0 */
     size_t out_bytes_max; /* rpc_out_full above this; > 0. A mark, not a wall: see rpc_out_full */
+    struct rpc_lobby
+        *lobby; /* of rpc_accept: where it waits until its hello is done; may be NULL */
 };
+
+/* Where accepted connections of one loop wait until they have said who they are, so that any number
+ * of silent ones can't use up descriptors, nor keep a real peer out. */
+struct rpc_lobby *rpc_lobby_new(void);
+/* Closes those that wait (on_closed). NULL is fine; returns NULL. */
+struct rpc_lobby *rpc_lobby_free(struct rpc_lobby *lobby);
+size_t rpc_lobby_waiting(const struct rpc_lobby *lobby);
 
 /* Takes over an accepted, non-blocking socket and waits for the hello. Never fails; owns fd. */
 struct rpc *rpc_accept(struct loop *loop, int fd, const struct rpc_config *config);
@@ -115,6 +135,8 @@ void *rpc_ctx(const struct rpc *rpc);
 
 /* The hello is done and the connection open. */
 bool rpc_is_up(const struct rpc *rpc);
+/* It is under TLS. */
+bool rpc_is_secured(const struct rpc *rpc);
 /* "127.0.0.1:4711" or "unix"; valid as long as the rpc. */
 const char *rpc_peer_name(const struct rpc *rpc);
 struct loop *rpc_loop(const struct rpc *rpc);

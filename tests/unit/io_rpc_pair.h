@@ -44,7 +44,7 @@ struct side {
     unsigned draineds;
     unsigned closeds;
     int error;
-    char why[128];
+    char why[256];
     const char *refuse;         /* with this text */
     bool unacceptable;          /* on_up says no */
     struct rpc_parcel **detach; /* on_hello detaches to here */
@@ -55,6 +55,7 @@ struct side {
 struct pair {
     struct loop *loop;
     struct listener *listener;
+    struct rpc_lobby *lobby; /* of accepted ones; NULL: none */
     struct addr addr;
     struct side server;
     struct side client;
@@ -192,6 +193,7 @@ static inline void on_accept(void *ctx, int fd)
     struct pair *p = ctx;
     struct rpc_config config = config_of(&p->server);
 
+    config.lobby = p->lobby;
     p->server.rpc = rpc_accept(p->loop, fd, &config);
 }
 

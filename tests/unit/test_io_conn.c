@@ -628,6 +628,7 @@ static void test_detach(void **state)
     struct owner o;
     struct owner second = { .peer = -1 };
     struct buf in = { 0 };
+    struct tls *tls;
     int fd;
 
     (void) state;
@@ -635,7 +636,8 @@ static void test_detach(void **state)
     o.leave = 3;
     send_all(o.peer, "abc", 3);
     TURN_UNTIL(&o, o.datas == 1);
-    fd = conn_detach(o.conn, &in);
+    fd = conn_detach(o.conn, &in, &tls);
+    assert_null(tls);
     turn(&o, 2);
     assert_int_equal(o.closeds, 0);
     second.loop = o.loop;
