@@ -141,6 +141,16 @@ const struct verb verbs[] = {
       .examples = "kumoctl restore /backup/monday 127.0.0.1:11211\n",
       .run = verb_restore,
       .options = options_json },
+    { .name = "key",
+      .args = "generate|rotate|finish|check [FILE]",
+      .help = "make or exchange the cluster key",
+      .details =
+          "The key protects all connections inside the cluster; every machine has the same file. "
+          "FILE is\n/etc/kumofs/cluster.key unless given. generate makes it, and with - prints it; "
+          "rotate puts a\nnew key in front of the old one, which stays accepted until finish "
+          "removes it; check shows the\nkeys' names, which are no secrets.",
+      .examples = "kumoctl key generate\nkumoctl key check\n",
+      .run = verb_cluster_key },
     { .name = "help",
       .args = "[VERB]",
       .help = "list the verbs, or explain one",

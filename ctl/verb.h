@@ -85,3 +85,4 @@ int verb_export(struct ctl *ctl, int argc, char **argv);
 int verb_import(struct ctl *ctl, int argc, char **argv);
 int verb_backup(struct ctl *ctl, int argc, char **argv);
 int verb_restore(struct ctl *ctl, int argc, char **argv);
+int verb_cluster_key(struct ctl *ctl, int argc, char **argv);

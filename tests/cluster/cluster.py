@@ -371,8 +371,14 @@ def option_list(options):
     return [f"--{key.replace('_', '-')}={value}" for key, value in (options or {}).items()]
 
 
+def make_key(path):
+    status, out, err = run_command([program("kumoctl"), "key", "generate", path])
+    true(status == 0, f"kumoctl key generate: {out}{err}")
+
+
 class Cluster:
-    """A manager, servers and one gateway in a directory of their own, on free ports."""
+    """A manager, servers and one gateway in a directory of their own, on free ports. With `key`, or
+    KUMO_KEY=1 in the environment, they have a cluster key."""
 
     def __init__(
         self,
@@ -387,6 +393,7 @@ class Cluster:
         gateway_options=None,
         wrapper=(),
         start=True,
+        key=os.environ.get("KUMO_KEY") == "1",
     ):
         self.own_dir = dir is None
         self.dir = dir or tempfile.mkdtemp(prefix="kumofs-test-")
@@ -401,6 +408,9 @@ class Cluster:
         self.empty_conf = os.path.join(self.dir, "empty.conf")  # whatever /etc/kumofs holds
         with open(self.empty_conf, "w", encoding="ascii"):
             pass
+        self.key_file = os.path.join(self.dir, "cluster.key") if key else "none"
+        if key:
+            make_key(self.key_file)
 
         self.manager = self.process(
             "manager",
@@ -429,7 +439,8 @@ class Cluster:
                 raise
 
     def process(self, name, which, options, wrapper=None):
-        argv = [program(which), f"--config={self.empty_conf}"] + option_list(options)
+        argv = [program(which), f"--config={self.empty_conf}"]
+        argv += option_list({"cluster_key": self.key_file, **options})
         log = os.path.join(self.dir, "log", f"{name}.log")
         return Process(name, argv, log, self.wrapper if wrapper is None else wrapper)
 
@@ -564,6 +575,7 @@ class Cluster:
 
     def kumoctl(self, *words, seconds=30, stdin=""):
         argv = [program("kumoctl"), f"--config={self.empty_conf}", f"--manager={self.manager_address}"]
+        argv.append(f"--cluster-key={self.key_file}")
         return run_command(argv + list(words), seconds, stdin)
 
     def ctl(self, *words, **more):
