@@ -306,8 +306,8 @@ int tls_take(struct tls *tls, const uint8_t *p, size_t bytes, struct buf *in)
 
 int tls_take_eof(struct tls *tls)
 {
-    if (tls->ended) {
-        return 0;
+    if (tls->ended || (tls->side == TLS_ACCEPTS && !tls->heard)) {
+        return 0; /* who says nothing at all only looked whether somebody listens */
     }
     if (tls->up) {
         return tls_fail(tls, -ECONNRESET, "the connection was cut");

@@ -36,7 +36,7 @@ struct tls *tls_free(struct tls *tls);
  * answered is in tls_out. 0; -EKEYREJECTED: the hands were not shaken; -EBADMSG: afterwards
  * something came that is no TLS under the keys agreed on. tls_why says more. */
 int tls_take(struct tls *tls, const uint8_t *p, size_t bytes, struct buf *in);
-/* The peer's bytes ended without the record that says so. As tls_take. */
+/* The peer's bytes ended. As tls_take; -ECONNRESET: without the record that says so. */
 int tls_take_eof(struct tls *tls);
 
 /* Seals plain bytes into tls_out, at most TLS_SEAL_BYTES, small pieces together; only when
