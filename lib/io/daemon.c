@@ -283,9 +283,9 @@ void daemon_reload(const struct conf_program *program, int argc, char **argv, si
         log_error("%s; the old settings stay", error.text);
     } else {
         log_set_level((enum log_level) * (const int *) ((const char *) settings + level->offset));
-        keyring_reload(*(char *const *) ((const char *) settings + key->offset));
-        log_info("settings read again: log-level and cluster-key are in force, the others need a "
-                 "restart");
+        bool has_key = keyring_reload(*(char *const *) ((const char *) settings + key->offset));
+        log_info("settings read again: log-level %sin force, the others need a restart",
+                 has_key ? "and cluster-key are " : "is ");
     }
     conf_free(program, settings);
     free(settings);

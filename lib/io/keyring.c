@@ -278,7 +278,7 @@ int keyring_open(const char *setting, struct io_error *error)
     return r;
 }
 
-void keyring_reload(const char *setting)
+bool keyring_reload(const char *setting)
 {
     _cleanup_free_ char *path = NULL;
     struct keyring *ring;
@@ -287,14 +287,19 @@ void keyring_reload(const char *setting)
     if (load(setting, true, &ring, &path, &error) < 0) {
         log_error("%s; %s", error.text,
                   keyring_in_use() ? "the old cluster key stays" : "there is still no cluster key");
-    } else if (ring) {
+        return false;
+    }
+    if (!ring && keyring_in_use()) {
+        log_error("there is no cluster key any more; the old one stays until a restart");
+        return false;
+    }
+    if (ring) {
         log_info("cluster key read again from %s: new connections use %s%s%s", path, ring->names[0],
                  ring->keys.n > 1 ? ", accepted too is " : "",
                  ring->keys.n > 1 ? ring->names[1] : "");
-        keyring_use(ring);
-    } else if (keyring_in_use()) {
-        log_error("there is no cluster key any more; the old one stays until a restart");
     }
+    keyring_use(ring);
+    return true;
 }
 
 /* ---- the one in use ---- */

@@ -43,8 +43,9 @@ void keyring_name(const uint8_t key[static KEY_BYTES], char out[static KEYRING_N
 int keyring_open(const char *setting, struct io_error *error);
 /* At a reload: reads the same again for new connections. A process that had a key keeps the old one
  * unless there is a good new one. With "auto" KEYRING_DEFAULT_PATH goes before the credential,
- * which systemd makes at the start of a unit only. Logs what it did. */
-void keyring_reload(const char *setting);
+ * which systemd makes at the start of a unit only. Logs what it did; false: the setting is not in
+ * force. */
+bool keyring_reload(const char *setting);
 /* Connections from now on; takes the reference over. NULL: plain. */
 void keyring_use(struct keyring *ring);
 /* A reference to the one in use, or NULL. */

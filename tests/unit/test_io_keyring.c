@@ -119,18 +119,18 @@ static void test_reload(void **state)
     log_set_level(LOG_LEVEL_ERROR);
     assert_int_equal(keyring_open(put("key", LINE_A, 0600), NULL), 0);
     assert_int_equal(keys_in_use(), 1);
-    keyring_reload(put("key", LINE_B LINE_A, 0600));
+    assert_int_equal(keyring_reload(put("key", LINE_B LINE_A, 0600)), true);
     assert_int_equal(keys_in_use(), 2);
-    keyring_reload(put("key", "nonsense", 0600));
+    assert_int_equal(keyring_reload(put("key", "nonsense", 0600)), false);
     assert_int_equal(keys_in_use(), 2);
-    keyring_reload("none");
+    assert_int_equal(keyring_reload("none"), false);
     assert_int_equal(keys_in_use(), 2);
-    keyring_reload(put("key", LINE_B, 0600));
+    assert_int_equal(keyring_reload(put("key", LINE_B, 0600)), true);
     assert_int_equal(keys_in_use(), 1);
     keyring_use(NULL);
-    keyring_reload("none");
+    assert_int_equal(keyring_reload("none"), true);
     assert_int_equal(keys_in_use(), 0);
-    keyring_reload(put("key", LINE_B, 0600)); /* from now on with one */
+    assert_int_equal(keyring_reload(put("key", LINE_B, 0600)), true); /* from now on with one */
     assert_int_equal(keys_in_use(), 1);
     keyring_use(NULL);
 }
