@@ -192,6 +192,14 @@ $(BUILD)/obj/tests/bench/store_%.o: EXTRA_CFLAGS = -Itests -Idaemons/server $(IO
 $(eval $(call program_rule,tests/bench-store,$(BENCH_STORE_SRC) $(filter-out \
     $(addprefix daemons/server/,main.c clients.c manager_link.c),$(server_SRC)),$(EVERY),$$(IO_LIBS) $$(XXH_LIBS)))
 
+# What TLS costs: CPU of connections with and without the cluster key.
+BENCH_TLS := $(BUILD)/tests/bench-tls
+$(BUILD)/obj/tests/bench/tls.o: EXTRA_CFLAGS = -Itests $(IO_CFLAGS)
+$(eval $(call program_rule,tests/bench-tls,tests/bench/tls.c,$(EVERY),$$(IO_LIBS) $$(XXH_LIBS)))
+.PHONY: bench-tls
+bench-tls: $(BENCH_TLS)
+	@$(BENCH_TLS) $(BENCHFLAGS)
+
 .PHONY: bench-store
 bench-store: $(BENCH_STORE)
 	$(Q)$(BENCH_STORE) $(BENCHFLAGS)
@@ -313,6 +321,7 @@ help:
 	@echo 'make crash CYCLES=n [SEED=n] [CRASHFLAGS="--sync os"]   kill -9 under load, n times, against a model'
 	@echo 'make nemesis MINUTES=n [SEED=n]   real processes, faults drawn from a seed, every history judged'
 	@echo 'make bench-store [BENCHFLAGS=--quick]   figures of the store; prints, never judges'
+	@echo 'make bench-tls [BENCHFLAGS=ROUNDS]   what the cluster key costs'
 	@echo 'make tidy                   includes, symbols, format, sizes, words; make format [FILES=...] mends the format'
 	@echo 'make up, make down          start and stop a cluster on this machine'
 	@echo 'make install DESTDIR= PREFIX=/usr/local'

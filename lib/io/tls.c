@@ -297,7 +297,8 @@ int tls_take(struct tls *tls, const uint8_t *p, size_t bytes, struct buf *in)
     if (r == 0 && tls->up) {
         do {
             r = tls_open(tls, in);
-        } while (r > 0);
+        } while (r > 0 && (tls->feed_bytes > 0 || SSL_has_pending(tls->ssl) == 1));
+        r = MIN_OF(r, 0);
     }
     tls->feed = NULL;
     tls->feed_bytes = 0;
