@@ -283,18 +283,6 @@ void peers_flush(struct shard_thread *t)
     }
 }
 
-/* R13: clocks are learned with heartbeats, commits or not. */
-void peers_heartbeat(struct shard_thread *t)
-{
-    for (size_t i = 0; i < t->n_links; i++) {
-        struct peer_link *l = t->links[i];
-        struct rpc *rpc = rpc_link_rpc(l->link);
-        if (l->lane == LANE_DATA && rpc && !rpc_out_full(rpc)) {
-            gather_send(t, &l->gathers[GATHER_COMMITS], rpc, MSG_COMMITS, HEAD_CLOCK);
-        }
-    }
-}
-
 void peers_set(struct shard_thread *t, struct peer_table *table)
 {
     struct peer_table *old = t->peers;

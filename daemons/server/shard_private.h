@@ -114,7 +114,7 @@ struct shard_thread {
     struct peer_link **links;
     size_t n_links;
     size_t cap_links;
-    uint64_t heartbeat_usec; /* last sent */
+    uint64_t counts_usec; /* when they were told last */
 
     struct checkpoint_run checkpoint;
     struct action compacted; /* the victim's end, until the log is on the disk */
@@ -176,6 +176,5 @@ void clients_close(struct shard_thread *t);
 /* ---- peers.c ---- */
 void peers_set(struct shard_thread *t, struct peer_table *table);
 void peers_act(struct shard_thread *t, const struct action *a);
-void peers_heartbeat(struct shard_thread *t);
 void peers_flush(struct shard_thread *t);
 void peers_close(struct shard_thread *t);

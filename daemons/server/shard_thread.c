@@ -16,7 +16,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#define HEARTBEAT_USEC 100000
+#define COUNTS_USEC    100000
 #define LOOKS_PER_ROOM 4 /* how often the disk is looked at while what it has is used up */
 
 /* ---- carrying out ---- */
@@ -309,9 +309,8 @@ static void on_tick(void *ctx)
     uint64_t now = clock_boot_usec();
 
     shard_thread_step(t, &(struct shard_event){ .kind = SHARD_TICK });
-    if (now - t->heartbeat_usec >= HEARTBEAT_USEC) {
-        t->heartbeat_usec = now;
-        peers_heartbeat(t);
+    if (now - t->counts_usec >= COUNTS_USEC) {
+        t->counts_usec = now;
         counts_tell(t);
     }
 }

@@ -65,8 +65,7 @@ enum msg_method {
     MSG_PREPARES = 48, /* primary, notify: [[struct msg_prepare…]] */
     MSG_ACKS, /* secondary, notify: [clock, space, [struct msg_at…]] last contiguous durable (R2) */
     MSG_RESEND,  /* secondary, notify: [[struct msg_at…]] send again from seq + 1 (R1) */
-    MSG_COMMITS, /* primary, notify: [clock, space, [struct msg_commit…]] committed up to seq; also
-                    the heartbeat */
+    MSG_COMMITS, /* primary, notify: [clock, space, [struct msg_commit…]] committed up to seq */
     MSG_CATCHUP_ASK, /* learner, notify: [[struct msg_catchup_ask…]] (R17) */
     MSG_CATCHUP,     /* primary, notify: struct msg_catchup, between the prepares */
     MSG_CATCHUP_ACK, /* learner, notify: [[struct msg_at…]] seq: number of the last one taken */
