@@ -597,8 +597,23 @@ class Cluster:
         true(len(found) == len(set(keys)), f"kumoctl located {len(found)} of {len(set(keys))} keys\n{err}")
         return found
 
+    def is_whole(self):
+        """Every partition has all its replicas, and all of them work."""
+        _, out, _ = self.kumoctl("status", "--json")
+        status = json.loads(out) if out.startswith("{") else None
+        held = sum(s["primary"] + s["replica"] for s in status["servers"]) if status else 0
+        return bool(status) and held == status["partitions"] * self.replicas and status["partitions_waiting"] == 0
+
+    def wait_whole(self, seconds=60):
+        """A server that was away first fetches what it missed, then is a replica again."""
+        try:
+            wait_for(self.is_whole, seconds, "every partition has all its replicas again")
+        except AssertionError as e:
+            raise AssertionError(f"{e}\n{self.kumoctl('status')}") from None
+
     def check_replicas(self, want, seconds=60):
         """All replicas of the cluster hold the same of each key in `want`: {key: value or None}."""
+        self.wait_whole()
         keys = list(want)
         for i in range(0, len(keys), 200):
             for key, answer in self.replicas_of(keys[i : i + 200], seconds).items():
