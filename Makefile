@@ -204,6 +204,14 @@ bench-tls: $(BENCH_TLS)
 bench-store: $(BENCH_STORE)
 	$(Q)$(BENCH_STORE) $(BENCHFLAGS)
 
+# --- the bench of failures: real processes, driven by tests/bench/failover ------------------------
+
+$(eval $(call program_rule,tests/failover-load,tests/bench/failover_load.c $(NEMESIS_DIR)/mc.c,$(LIN) $(PURE),-pthread))
+
+.PHONY: bench-failover
+bench-failover: programs tests $(BUILD)/tests/failover-load
+	$(Q)./tests/bench/failover $(BENCHFLAGS)
+
 # --- fuzzers: base, wire and core once more, by clang with libFuzzer ------------------------------
 
 FUZZERS     := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
@@ -322,6 +330,7 @@ help:
 	@echo 'make nemesis MINUTES=n [SEED=n]   real processes, faults drawn from a seed, every history judged'
 	@echo 'make bench-store [BENCHFLAGS=--quick]   figures of the store; prints, never judges'
 	@echo 'make bench-tls [BENCHFLAGS=ROUNDS]   what the cluster key costs'
+	@echo 'make bench-failover [BENCHFLAGS=--quick]   how long clients wait when something fails'
 	@echo 'make tidy                   includes, symbols, format, sizes, words; make format [FILES=...] mends the format'
 	@echo 'make up, make down          start and stop a cluster on this machine'
 	@echo 'make install DESTDIR= PREFIX=/usr/local'

@@ -313,6 +313,26 @@ int mc_do(struct mc *m, const char *key, struct lin_op *o, uint64_t timeout_nsec
 
 /* ---- many ---- */
 
+int mc_pipeline(struct mc *m, struct buf *requests, size_t n, const char *want,
+                uint64_t timeout_nsec)
+{
+    char line[LINE_MAX_BYTES];
+    int r;
+
+    m->deadline_nsec = mc_now_nsec() + timeout_nsec;
+    r = m->fd >= 0 ? mc_send(m, buf_head(requests), buf_len(requests)) : -ENOTCONN;
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        r = mc_line(m, line);
+        if (r == 0 && strcmp(line, want) != 0) {
+            r = -EBADMSG;
+        }
+    }
+    if (r < 0) {
+        mc_close(m);
+    }
+    return r;
+}
+
 static int read_many(struct mc *m, char (*keys)[MC_KEY_BYTES], size_t n, mc_value_fn fn, void *ctx)
 {
     _cleanup_(buf_free) struct buf value = { 0 };

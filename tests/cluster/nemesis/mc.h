@@ -31,6 +31,11 @@ void mc_close(struct mc *m);
 int mc_do(struct mc *m, const char *key, struct lin_op *o, uint64_t timeout_nsec, struct buf *value,
           char error[static 160]);
 
+/* Sends the requests, which are answered by `n` lines; all must be `want`. 0, or -errno: -EBADMSG
+ * when one is not. */
+int mc_pipeline(struct mc *m, struct buf *requests, size_t n, const char *want,
+                uint64_t timeout_nsec);
+
 /* One value of mc_get_many: `o` is of keys[i]. */
 typedef void (*mc_value_fn)(void *ctx, size_t i, const struct lin_op *o);
 
