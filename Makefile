@@ -174,7 +174,7 @@ $(foreach t,$(STORE_TESTS),$(eval $(call program_rule,tests/store/$(t),tests/sto
 # Tests with real processes under faults: what they need beside Python.
 NEMESIS_DIR  := tests/cluster/nemesis
 NEMESIS      := $(addprefix $(BUILD)/tests/nemesis/,relay load judge)
-tests: $(NEMESIS) $(BUILD)/tests/nemesis/fail_fsync.so
+tests: $(NEMESIS) $(BUILD)/tests/nemesis/fail_fsync.so $(BUILD)/tests/failover-load
 $(BUILD)/tests/nemesis/%.so: $(NEMESIS_DIR)/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) $(filter-out -fPIE,$(COMMON) $(WARNINGS) $(CPPFLAGS) $(CFLAGS)) -fPIC -shared -o $@ $<

@@ -286,6 +286,20 @@ def clone(nemesis):
     return lambda: None
 
 
+@fault(weight=1, longest=0.1, claims=ALL, needs="live-clone")
+def clone_running(nemesis):
+    """A copy of the data of a server that runs: the copy must be refused, and the server goes on."""
+    p = nemesis.choose(nemesis.cluster.servers)
+    nemesis.say(f"clone {p.name}, which runs")
+    copy = nemesis.cluster.make_clone(p, os.path.join(nemesis.cluster.dir, "clone"))
+    copy.start()
+    time.sleep(nemesis.rng.choice((1, 3)))
+    true(p.alive(), f"{p.name} ended when a copy of it started")
+    true("registered as server" not in copy.read_log(), f"the copy of {p.name} took its place")
+    copy.kill9()
+    return lambda: None
+
+
 def abilities(cluster, removal):
     """What this machine and this version can do; tells what is left out."""
     can = {"removal"} if removal else set()

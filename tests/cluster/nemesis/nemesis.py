@@ -21,6 +21,7 @@ CLIENT_PAUSE_USEC = 5000  # on average, between two operations of a client
 SERVE_SEC = 90  # after all is healed
 DURATIONS = (0.1, 0.3, 1, 2, 3, 5, 10, 20, 30)
 AT_ONCE = 2  # faults
+PAUSES_TOLD = 5  # the longest ones
 SAMPLE = 150  # keys that are compared on all replicas
 
 
@@ -179,14 +180,17 @@ class Nemesis:
         for at, words in self.log:
             diag(f"{at - since:8.2f} s  {words}")
 
-    def pauses_by_fault(self, pauses):
-        """{kind: the longest pause that began while such a fault was on, or shortly before}"""
-        longest = collections.defaultdict(float)
-        for name, begin, end in self.times:
-            for pause_begin, pause_end in pauses:
-                if pause_begin <= end and pause_end >= begin:
-                    longest[name] = max(longest[name], pause_end - pause_begin)
-        return longest
+    def faults_during(self, begin, end):
+        return [f"{name} ({b - begin:+.1f} to {e - begin:+.1f} s)" for name, b, e in self.times if b <= end and e >= begin]
+
+
+def longest_pauses(pauses, count):
+    """[(begin, end)] of the longest ones; of those at the same time only the longest."""
+    chosen = []
+    for begin, end in sorted(pauses, key=lambda p: p[0] - p[1]):
+        if all(end < b or begin > e for b, e in chosen):
+            chosen.append((begin, end))
+    return chosen[:count]
 
 
 # ---- a whole run ------------------------------------------------------------------------------------
@@ -212,6 +216,7 @@ def make_cluster(managers=1):
         "segment-size": "1MiB",
         "compaction-slack": "0",
         "disk-reserve": "16MiB",
+        **dict(word.split("=", 1) for word in os.environ.get("SERVER_OPTIONS", "").split()),
     }
     cluster = NemesisCluster(servers=5, replicas=3, server_options=options)
     if os.environ.get(faults.INSIDE):
@@ -276,10 +281,10 @@ def one_round(nemesis, number, seconds, totals):
 def tell(nemesis, totals):
     c = totals.counts
     note(f"{c['ok']} operations answered, {c['unknown']} of unknown outcome, {c['refused']} failed")
-    longest = nemesis.pauses_by_fault(totals.pauses)
-    for name, count in sorted(nemesis.counts.items()):
-        pause = f"longest pause of a client meanwhile {longest[name]:.1f} s" if longest[name] else "no pause"
-        note(f"{count:4} x {name:18} {pause}")
+    note("faults: " + ", ".join(f"{count} {name}" for name, count in sorted(nemesis.counts.items())))
+    for begin, end in longest_pauses(totals.pauses, PAUSES_TOLD):
+        during = ", ".join(nemesis.faults_during(begin, end)) or "no fault"
+        note(f"a client waited {end - begin:.1f} s during {during}")
     for text, count in totals.errors.most_common(8):
         diag(f"{count:6} x {text}")
 
