@@ -147,7 +147,10 @@ $(BUILD)/$(1): $(call objects,$(2)) $(3) $(BUILD)/sources
 endef
 $(foreach d,$(DAEMONS),$(eval $(call program_rule,kumo-$(d),$($(d)_SRC),$(EVERY),$$(IO_LIBS) $$(XXH_LIBS))))
 $(eval $(call program_rule,kumoctl,$(CTL_SRC),$(EVERY),$$(CTL_LIBS) $$(IO_LIBS) $$(XXH_LIBS)))
-$(eval $(call program_rule,kumo-sim,$(SIM_SRC),$(LIN) $(PURE),$$(XXH_LIBS)))
+# Functions of the core that the simulator's planted bugs stand before (tests/sim/wraps.c).
+SIM_WRAPS := lease_promised_until lease_holds replica_serve replica_cut stream_prepare \
+             session_record compaction_gone
+$(eval $(call program_rule,kumo-sim,$(SIM_SRC),$(LIN) $(PURE),$(SIM_WRAPS:%=-Wl$$(comma)--wrap=%) $$(XXH_LIBS)))
 
 # Unit tests. Only those named test_io_* see lib/io: the others prove that the rest works without it.
 unit_archives = $(if $(filter test_io_%,$(1)),$(EVERY),$(if $(filter test_lin%,$(1)),$(LIN)) $(PURE))
@@ -273,6 +276,11 @@ sim: $(SIM)
 	$(if $(SIM),,$(error there is no simulator: tests/sim has no sources))
 	$(Q)$(if $(SEED),$(SIM) --seed $(SEED) $(SIMFLAGS),./tests/run -j $(JOBS) --sim $(SIM) $(SEED_FROM) $(SEEDS))
 
+# Seeds that nobody ran before, on all cores, for MINUTES; ends with failure if one failed.
+.PHONY: sim-nightly
+sim-nightly: $(SIM)
+	$(Q)./tests/sim/nightly $(SIM) $(MINUTES) $(JOBS) $(SIMFLAGS)
+
 tidy: $(EVERY)
 	@./tests/tidy/check
 
@@ -325,6 +333,7 @@ help:
 	@echo 'make unit                   the unit tests alone'
 	@echo 'make sim SEED=n             replay one seed of the simulator'
 	@echo 'make sim SEED_FROM=n SEEDS=k   run k seeds, on all cores; SIMFLAGS="..." is passed on'
+	@echo 'make sim-nightly MINUTES=n  other seeds on all cores for n minutes; tells all that fail'
 	@echo 'make fuzz MINUTES=n [FUZZ=name]   run each fuzzer, or one, for n minutes'
 	@echo 'make crash CYCLES=n [SEED=n] [CRASHFLAGS="--sync os"]   kill -9 under load, n times, against a model'
 	@echo 'make nemesis MINUTES=n [SEED=n]   real processes, faults drawn from a seed, every history judged'

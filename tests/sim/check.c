@@ -353,6 +353,19 @@ static void commit_check(struct sim *s, uint16_t partition, struct name n)
     }
 }
 
+/* R15: only of a copy that can't be read. */
+static void copy_dropped(struct sim *s, const struct server *sv, const struct replica_info *info)
+{
+    sim_trace(s, "server %u, partition %u: drops its copy", sv->index + 1, info->partition);
+    s->counts.copies_dropped++;
+    if (!s->setup.read_errors) {
+        sim_fail(s, "server %u drops its copy of partition %u, which can be read", sv->index + 1,
+                 info->partition);
+    }
+    s->check->r[sv->index][info->partition].distrusts =
+        check_is_member(s, sv, info->partition);
+}
+
 static void replica_check(struct sim *s, const struct server *sv, const struct replica_info *info)
 {
     struct replica_check *r = &s->check->r[sv->index][info->partition];
@@ -360,11 +373,14 @@ static void replica_check(struct sim *s, const struct server *sv, const struct r
 
     r->info = *info;
     r->live = true;
-    if (info->view < old.view || info->commit.seq < old.commit.seq) {
+    if (info->view < old.view || (info->commit.seq < old.commit.seq && info->complete)) {
         sim_fail(s, "I7: server %u, partition %u: view %u after %u, commit %llu after %llu",
                  sv->index + 1, info->partition, info->view, old.view, (llu) info->commit.seq,
                  (llu) old.commit.seq);
         return;
+    }
+    if (old.complete && !info->complete && info->state != REPLICA_LEARNER) {
+        copy_dropped(s, sv, info);
     }
     if (info->state != old.state || info->view != old.view) {
         sim_trace(s, "server %u, partition %u: %s in view %u, commit (%u, %llu), last (%u, %llu)",
@@ -430,7 +446,7 @@ bool check_may_distrust(const struct sim *s, const struct server *sv)
 {
     for (unsigned p = 0; p < s->setup.partitions; p++) {
         const struct view_row *row = &s->check->p[p].row;
-        bool others = !check_is_member(s, sv, (uint16_t) p);
+        bool others = row->view > 0 && !check_is_member(s, sv, (uint16_t) p);
         for (unsigned i = 0; i < row->n_members; i++) {
             const struct server *o = server_of_number((struct sim *) s, row->members[i]);
             others = others || (o && o != sv && o->state == LIFE_RUNNING &&
@@ -454,14 +470,14 @@ bool check_has_copy(const struct sim *s, uint16_t partition)
 {
     const struct view_row *row = &s->check->p[partition].row;
 
+    unsigned copies = 0;
+
     for (unsigned i = 0; i < row->n_members; i++) {
         const struct server *sv = server_of_number((struct sim *) s, row->members[i]);
         const struct replica_check *r = sv ? &s->check->r[sv->index][partition] : NULL;
-        if (r && r->live && r->info.complete && !r->distrusts) {
-            return true;
-        }
+        copies += r && r->live && r->info.complete && !r->distrusts;
     }
-    return false;
+    return copies >= MIN_OF(s->setup.min_replicas_auto, (uint32_t) row->n_members);
 }
 
 unsigned check_members(const struct sim *s, uint16_t partition)

@@ -233,7 +233,7 @@ static void generation_begin(struct sim *s, struct server *sv)
     g->manifest = (struct manifest){ .generation = g->number, .partitions = s->setup.partitions };
     g->manifest.items = mem_zalloc(g->manifest.partitions, sizeof(*g->manifest.items));
     compactor_count(sv);
-    sim_trace(s, "server %u: generation %llu begins", sv->index + 1, (llu) g->number);
+    sim_detail(s, "server %u: generation %llu begins", sv->index + 1, (llu) g->number);
     for (uint32_t i = 0; i < sv->n_shards; i++) {
         struct shard_process *sp = &sv->shards[i];
         sp->x_group = 0;

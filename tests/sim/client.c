@@ -113,7 +113,7 @@ static void op_done(struct sim *s, struct client *c, const struct route_action *
         o->ret = ++s->logical;
         s->counts.ops_failed++;
     }
-    sim_trace(s, "client %u: %s code %u -> %u, token %llu", c->index,
+    sim_detail(s, "client %u: %s code %u -> %u, token %llu", c->index,
               slot->key ? slot->key->name : "flush", o->code, o->result,
               (unsigned long long) o->token);
     slot_end(s, slot);

@@ -139,7 +139,7 @@ static void victim_end(struct sim *s, struct server *sv)
     }
     if (r < 0) {
         s->counts.refused++;
-        sim_trace(s, "server %u: segment %u stays (%s)", sv->index + 1, victim, strerror(-r));
+        sim_detail(s, "server %u: segment %u stays (%s)", sv->index + 1, victim, strerror(-r));
         if (r != -EBUSY) {
             sim_fail(s, "server %u: segment %u can't be compacted: %s", sv->index + 1, victim,
                      strerror(-r));
@@ -185,7 +185,7 @@ void compactor_shard_done(struct sim *s, struct shard_process *sp, const struct 
     sp->compact_runs = false;
     s->counts.copied += a->compacted.copied;
     s->counts.dropped += a->compacted.dropped;
-    sim_trace(s, "server %u, shard %u: segment %u: %llu bytes copied, %llu dropped, %s",
+    sim_detail(s, "server %u, shard %u: segment %u: %llu bytes copied, %llu dropped, %s",
               sp->server->index + 1, sp->index, a->compacted.segment,
               (unsigned long long) a->compacted.copied, (unsigned long long) a->compacted.dropped,
               a->compacted.error < 0 ? strerror(-a->compacted.error) : "done");

@@ -2,6 +2,7 @@
  *
  *   kumo-sim --seed N [--trace]                one seed, with what happened in it
  *   kumo-sim --seed-from N --seeds K           K seeds; ends at the first failure, exit status 1
+ *   kumo-sim --seed-from N --minutes M         as many as there is time for; tells all that fail
  *   --plant NAME                               with a bug planted; --list-plants
  *   --expect-failure                           exit status 0 if and only if a seed fails */
 #include "sim/sim.h"
@@ -12,11 +13,13 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 struct run {
     uint64_t from;
     uint64_t seeds;
+    uint64_t minutes; /* 0: no limit */
     bool verbose;
     bool expect_failure;
     struct options o;
@@ -85,8 +88,9 @@ static void counts_print(const char *what, const struct counts *c)
         what, (unsigned long long) c->generations, (unsigned long long) c->checkpointed,
         (unsigned long long) c->older, (unsigned long long) c->tails,
         (unsigned long long) c->damaged, (unsigned long long) c->stops);
-    printf("%s: %llu stops after all was handed over, %llu disks lost what they had\n", what,
-           (unsigned long long) c->left, (unsigned long long) c->distrusts);
+    printf("%s: %llu stops after all was handed over, %llu disks lost what they had, %llu copies "
+           "were dropped\n", what, (unsigned long long) c->left, (unsigned long long) c->distrusts,
+           (unsigned long long) c->copies_dropped);
     printf("%s: asked for views: %llu anew, %llu removals, %llu resignations, %llu promotions\n",
            what, (unsigned long long) c->reconfigs[RECONFIG_RENEW],
            (unsigned long long) c->reconfigs[RECONFIG_REMOVE],
@@ -159,6 +163,19 @@ static bool seed_run(const struct run *r, uint64_t seed, struct counts *sum)
     return !failed;
 }
 
+static void sum_print(const struct run *r, uint64_t seeds, const struct counts *sum)
+{
+    if (seeds > 1) {
+        counts_print("all", sum);
+        printf("%llu seeds, %s%llu operations, %llu starts, %llu views: no failure\n",
+               (unsigned long long) seeds, r->expect_failure ? "a failure was expected: " : "",
+               (unsigned long long) sum->ops_ok, (unsigned long long) sum->starts,
+               (unsigned long long) sum->views);
+    } else {
+        printf("no failure\n");
+    }
+}
+
 static int run(const struct run *r)
 {
     struct counts sum = { 0 };
@@ -174,16 +191,36 @@ static int run(const struct run *r)
             fflush(stdout);
         }
     }
-    if (r->seeds > 1) {
-        counts_print("all", &sum);
-        printf("%llu seeds, %s%llu operations, %llu starts, %llu views: no failure\n",
-               (unsigned long long) r->seeds, r->expect_failure ? "a failure was expected: " : "",
-               (unsigned long long) sum.ops_ok, (unsigned long long) sum.starts,
-               (unsigned long long) sum.views);
-    } else {
-        printf("no failure\n");
-    }
+    sum_print(r, r->seeds, &sum);
     return r->expect_failure ? 1 : 0;
+}
+
+static double seconds_now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double) t.tv_sec + (double) t.tv_nsec / 1e9;
+}
+
+/* Until the time is over; a failed seed doesn't end it. */
+static int run_minutes(const struct run *r)
+{
+    struct counts sum = { 0 };
+    double begin = seconds_now();
+    double end = begin + (double) r->minutes * 60;
+    uint64_t failed = 0;
+    uint64_t n = 0;
+
+    for (; seconds_now() < end; n++) {
+        failed += !seed_run(r, r->from + n, &sum);
+        fflush(stdout);
+    }
+    counts_print("all", &sum);
+    printf("seeds %llu to %llu: %llu failed, %.1f seeds per second\n",
+           (unsigned long long) r->from, (unsigned long long) (r->from + n - 1),
+           (unsigned long long) failed, (double) n / (seconds_now() - begin));
+    return failed > 0 ? 1 : 0;
 }
 
 static enum plant plant_find(const char *name)
@@ -223,7 +260,8 @@ static void args_read(struct run *r, int argc, char **argv)
         { "seed", required_argument, NULL, 's' },  { "seed-from", required_argument, NULL, 'f' },
         { "seeds", required_argument, NULL, 'n' }, { "plant", required_argument, NULL, 'p' },
         { "list-plants", no_argument, NULL, 'l' }, { "expect-failure", no_argument, NULL, 'e' },
-        { "trace", no_argument, NULL, 't' },       { 0 },
+        { "trace", no_argument, NULL, 't' },       { "minutes", required_argument, NULL, 'm' },
+        { 0 },
     };
     int o;
 
@@ -236,6 +274,8 @@ static void args_read(struct run *r, int argc, char **argv)
             r->from = number_of(optarg);
         } else if (o == 'n') {
             r->seeds = number_of(optarg);
+        } else if (o == 'm') {
+            r->minutes = number_of(optarg);
         } else if (o == 'p') {
             r->o.plant = plant_find(optarg);
         } else if (o == 'l') {
@@ -258,5 +298,5 @@ int main(int argc, char **argv)
     running = &r;
     signal(SIGABRT, aborted);
     signal(SIGSEGV, aborted);
-    return run(&r);
+    return r.minutes > 0 ? run_minutes(&r) : run(&r);
 }

@@ -273,6 +273,7 @@ void managers_receive(struct sim *s, struct link *l, unsigned side, struct messa
     case MESSAGE_RECONFIG:
         e.kind = MANAGER_RECONFIG;
         e.reconfig = m->reconfig;
+        plant_promotion(s, &e.reconfig);
         break;
     case MESSAGE_SEALED:
         e.kind = MANAGER_SEALED;

@@ -25,7 +25,7 @@ struct answer {
 /* A checkpoint taken to pieces, in an order of its own. */
 struct picture {
     struct buf bytes;
-    uint64_t state[NUMBERS_MAX]; /* view, members, commit, flush mark, horizon */
+    uint64_t state[NUMBERS_MAX]; /* view, members, commit, flush mark (3), horizon */
     size_t n_state;
     uint64_t time_usec;
     uint64_t digest;
@@ -153,14 +153,24 @@ static bool picture_take(struct picture *p, const struct shard *shard, uint16_t 
     return !r.failed;
 }
 
+static bool is_flushed(const struct picture *p, const struct index_record *rec)
+{
+    return rec->seq < p->state[p->n_state - 4];
+}
+
+/* Does nobody see the record any more? */
+static bool is_over(const struct sim *s, const struct picture *p, const struct index_record *rec)
+{
+    uint64_t now_sec = UINT64_C(1700000000) + s->now_usec / USEC_PER_SEC + 100;
+
+    return rec->kind == ENTRY_DELETE || is_flushed(p, rec) ||
+           (rec->expiry_sec != 0 && rec->expiry_sec + 600 <= now_sec);
+}
+
 /* May compaction have dropped the record? */
 static bool is_dead(const struct sim *s, const struct picture *p, const struct index_record *rec)
 {
-    const uint64_t *end = p->state + p->n_state; /* flush mark (3), horizon */
-    uint64_t now_sec = UINT64_C(1700000000) + s->now_usec / USEC_PER_SEC + 100;
-
-    return rec->seq <= end[-1] && (rec->kind == ENTRY_DELETE || rec->seq < end[-4] ||
-                                   (rec->expiry_sec != 0 && rec->expiry_sec + 600 <= now_sec));
+    return rec->seq <= p->state[p->n_state - 1] && is_over(s, p, rec);
 }
 
 /* A generation that was taken in the middle of a compaction, at a stop, may have dead records that
@@ -261,9 +271,23 @@ static void partition_check(struct sim *s, const struct server *sv, struct shard
     picture_free(&pictures[1]);
 }
 
+/* A replay into a scratch shard, and the frame that it could not take. */
+struct scratch {
+    struct shard *shard;
+    struct frame bad;
+    struct position at;
+};
+
 static int scratch_frame(void *ctx, const struct frame *f, struct position at)
 {
-    return shard_replay_frame(ctx, f, at);
+    struct scratch *x = ctx;
+    int r = shard_replay_frame(x->shard, f, at);
+
+    if (r < 0) {
+        x->bad = *f;
+        x->at = at;
+    }
+    return r;
 }
 
 static int segment_compare(const void *a, const void *b)
@@ -325,7 +349,7 @@ static struct shard *scratch_make(struct sim *s, struct server *sv)
         return scratch;
     }
     for (int i = 0; i < n && !s->failed; i++) {
-        r = v[i].good_bytes > 0 ? wal_walk(&v[i], scratch_frame, scratch) : 0;
+        r = v[i].good_bytes > 0 ? wal_walk(&v[i], scratch_frame, &(struct scratch){ .shard = scratch }) : 0;
         if (r < 0 || v[i].good_bytes < v[i].bytes) {
             sim_fail(s, "server %u: segment %u, below generation %llu, is bad from byte %zu on",
                      sv->index + 1, v[i].number, (llu) sv->good_generation, v[i].good_bytes);
@@ -386,6 +410,8 @@ static void generation_try(struct sim *s, struct server *sv, uint64_t generation
     int n = server_segments(sv, power, &v);
     struct shard *scratch = scratch_new(s, sv);
     struct wal_damage d = { .what = "the generation is bad" };
+    struct scratch x = { .shard = scratch };
+    char what[80];
     char when[80];
     _cleanup_(wal_floor_free) struct wal_floor floor = { 0 };
     int r = checkpoints_try(sv, generation, scratch, &floor);
@@ -397,8 +423,10 @@ static void generation_try(struct sim *s, struct server *sv, uint64_t generation
     }
     for (int i = 0; i < n && r == 0; i++) {
         if (!v[i].trusted && v[i].good_bytes > 0) {
-            r = wal_walk(&v[i], scratch_frame, scratch);
-            d = (struct wal_damage){ v[i].number, 0, "the log contradicts itself" };
+            r = wal_walk(&v[i], scratch_frame, &x);
+            snprintf(what, sizeof(what), "frame of kind %u of partition %u contradicts the log",
+                     x.bad.kind, x.bad.partition);
+            d = (struct wal_damage){ v[i].number, x.at.offset, what };
         }
     }
     if (r < 0) {
@@ -424,11 +452,11 @@ void oracle_generations(struct sim *s, struct server *sv)
 }
 
 bool oracle_is_dead(struct sim *s, const struct server *sv, uint16_t partition,
-                    const struct index_record *rec)
+                    const struct index_record *rec, bool forgotten)
 {
     struct picture p;
     bool dead = picture_take(&p, sv->shards[partition % sv->n_shards].shard, partition) &&
-                is_dead(s, &p, rec);
+                (forgotten ? is_dead(s, &p, rec) || is_flushed(&p, rec) : is_over(s, &p, rec));
 
     picture_free(&p);
     return dead;

@@ -36,6 +36,22 @@ const char *const plant_names[_PLANT_MAX] = {
     [PLANT_GONE_FORGOTTEN] = "tombstone-dropped-and-forgotten",
     [PLANT_REPLAY_BY_SEQ] = "replay-by-seq",
     [PLANT_COMPACTION_DURING_GENERATION] = "compaction-during-generation",
+    [PLANT_ANSWER_CUT] = "answer-a-cut-entry",
+    [PLANT_CUT_HELD] = "cut-by-a-repeated-name",
+    [PLANT_ACK_AFTER_SEAL] = "ack-after-sealing",
+    [PLANT_ACK_SEALED] = "ack-covers-sealed",
+    [PLANT_SERVE_EARLY] = "serve-before-noop",
+    [PLANT_JOINT_COMMITS] = "joint-not-in-commits",
+    [PLANT_JOINT_READS] = "joint-not-in-reads",
+    [PLANT_PROMOTE_ANY_VIEW] = "promotion-names-no-view",
+    [PLANT_ADMIT_INCOMPLETE] = "admit-incomplete-copy",
+    [PLANT_BELOW_HORIZON] = "tombstone-dropped-below-horizon",
+    [PLANT_TRIM_EARLY] = "trim-sessions-early",
+    [PLANT_READ_WITHOUT_LEASE] = "read-without-lease",
+    [PLANT_LEASE_FROM_GRANT] = "lease-counts-from-grant",
+    [PLANT_PROMISE_NOT_KEPT] = "promise-not-kept",
+    [PLANT_PROMISE_FORGOTTEN] = "promise-forgotten-at-restart",
+    [PLANT_CONFIRM_BEFORE] = "confirm-from-before",
 };
 
 const char *const plant_stories[_PLANT_MAX] = {
@@ -66,6 +82,22 @@ const char *const plant_stories[_PLANT_MAX] = {
     [PLANT_GONE_FORGOTTEN] = "that a tombstone was dropped is not read back at a start",
     [PLANT_REPLAY_BY_SEQ] = "a replay ignores a copy, for the index has its seq already",
     [PLANT_COMPACTION_DURING_GENERATION] = "a segment goes while a generation is being made",
+    [PLANT_ANSWER_CUT] = "who waits for an entry that is cut is answered as if it had committed (R3)",
+    [PLANT_CUT_HELD] = "a name that is held already cuts the tail (R1)",
+    [PLANT_ACK_AFTER_SEAL] = "a sealed member reports, and goes on to take and ack prepares (R7)",
+    [PLANT_ACK_SEALED] = "acks cover prepares that a sealed partition refused (R2)",
+    [PLANT_SERVE_EARLY] = "a new primary serves before its view's no-op has committed (R5)",
+    [PLANT_JOINT_COMMITS] = "the primary commits without a joint learner (R8)",
+    [PLANT_JOINT_READS] = "the primary reads without leases from a joint learner (R8)",
+    [PLANT_PROMOTE_ANY_VIEW] = "a promotion that comes late is taken for one of the view that is (R8)",
+    [PLANT_ADMIT_INCOMPLETE] = "a learner counts as complete when its catch-up begins (R17)",
+    [PLANT_BELOW_HORIZON] = "a tombstone goes, and the horizon stays where it is (R17)",
+    [PLANT_TRIM_EARLY] = "some answers leave the table of sessions before they are unwanted (R12)",
+    [PLANT_READ_WITHOUT_LEASE] = "the primary reads without leases (R10)",
+    [PLANT_LEASE_FROM_GRANT] = "a lease counts from when the grant arrives (R10)",
+    [PLANT_PROMISE_NOT_KEPT] = "a new primary does not wait for promises to end (R10)",
+    [PLANT_PROMISE_FORGOTTEN] = "a start does not wait for promises of the process before (R10)",
+    [PLANT_CONFIRM_BEFORE] = "in read-mode confirm a round that began before the operation counts (R10)",
 };
 
 /* ---- acks ---- */
@@ -90,11 +122,30 @@ static void ack_forge(struct sim *s, struct shard_process *sp, const struct msg_
     sim_after(s, 1, &sp->server->process, forged_ack, sp, 0, m);
 }
 
+static bool is_learner(const struct replica_info *info, uint32_t server)
+{
+    for (unsigned i = 0; i < info->n_learners; i++) {
+        if (info->learners[i] == server) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_joint(const struct shard_process *sp, uint16_t partition, uint32_t server)
+{
+    struct replica_info info;
+
+    return shard_replica_info(sp->shard, partition, &info) == 0 && info.joint &&
+           is_learner(&info, server);
+}
+
 void plant_sending(struct sim *s, struct shard_process *sp, struct message *m, uint32_t to)
 {
     struct entry e = { 0 };
 
-    if (s->o->plant == PLANT_ACK_BEFORE_RECEIPT) {
+    if (s->o->plant == PLANT_ACK_BEFORE_RECEIPT ||
+        (s->o->plant == PLANT_JOINT_COMMITS && is_joint(sp, m->event.prepare.partition, to))) {
         ack_forge(s, sp, &m->event.prepare, to);
     } else if (s->o->plant == PLANT_COMMIT_BEFORE_ACKS) {
         (void) entry_decode_trusted(m->bytes, m->n, &e);
@@ -119,6 +170,105 @@ void plant_taken(struct sim *s, struct shard_process *sp, const struct shard_eve
     m = shard_message(SHARD_ACK, 0);
     m->event.note = (struct msg_at){ e.partition, info.view, e.name.seq };
     shard_send(s, sp, prepare->from, e.partition, m);
+}
+
+/* A sealed partition acks what it refuses. */
+static void ack_sealed(struct sim *s, struct shard_process *sp, const struct shard_event *prepare)
+{
+    const struct msg_prepare *p = &prepare->prepare;
+    struct replica_info info;
+    struct message *m;
+    struct entry e;
+
+    if (shard_replica_info(sp->shard, p->partition, &info) < 0 || info.state != REPLICA_WAITING ||
+        info.view != p->view || entry_decode_trusted(p->entry, p->entry_bytes, &e) < 0) {
+        return;
+    }
+    m = shard_message(SHARD_ACK, 0);
+    m->event.note = (struct msg_at){ e.partition, p->view, e.name.seq };
+    shard_send(s, sp, prepare->from, e.partition, m);
+}
+
+/* ---- sealing ---- */
+
+/* Reports what is durable, and goes on in the view. */
+bool plant_sealing(struct sim *s, struct server *sv, const struct msg_at *seal)
+{
+    struct shard_process *sp = &sv->shards[seal->partition % sv->n_shards];
+    struct replica_info info;
+    struct message *m;
+
+    if (s->o->plant != PLANT_ACK_AFTER_SEAL ||
+        shard_replica_info(sp->shard, seal->partition, &info) < 0 || info.view != seal->view ||
+        info.state != REPLICA_SECONDARY) {
+        return false;
+    }
+    m = message_new(MESSAGE_SEALED, 0);
+    m->sealed = (struct msg_sealed){ .partition = seal->partition,
+                                     .view = seal->view,
+                                     .last = info.durable,
+                                     .time_usec = info.time_usec,
+                                     .commit = info.commit,
+                                     .trusted = true };
+    net_send(s, net_manager_link(s, (struct endpoint){ END_SERVER, (uint8_t) sv->index, 0 }), 0, m);
+    return true;
+}
+
+/* ---- learners ---- */
+
+/* The first sign of a learner is taken for its word that it is complete. */
+static void learned_forge(struct sim *s, struct shard_process *sp, const struct shard_event *ack)
+{
+    struct shard_event e = { .kind = SHARD_LEARNED,
+                             .from = ack->from,
+                             .incarnation = ack->incarnation };
+    struct replica_info info;
+
+    if (shard_replica_info(sp->shard, ack->note.partition, &info) == 0 &&
+        info.view == ack->note.view) {
+        e.learned = (struct msg_learned){ info.partition, info.view, info.commit.seq, info.digest };
+        shard_run(s, sp, &e);
+    }
+}
+
+void plant_promotion(const struct sim *s, struct msg_reconfig *r)
+{
+    if (s->o->plant == PLANT_PROMOTE_ANY_VIEW && r->kind == RECONFIG_PROMOTE) {
+        r->view = manager_cluster(s->manager.manager)->space.rows[r->partition].view;
+    }
+}
+
+/* ---- leases ---- */
+
+static void forged_grants(struct sim *s, struct event *e)
+{
+    struct message *m = e->data;
+
+    shard_run(s, e->who, &m->event);
+}
+
+/* The primary grants itself what it asks of learners. */
+void plant_leases(struct sim *s, struct shard_process *sp, const struct action *a)
+{
+    struct message *m;
+    struct msg_lease *v;
+
+    if (s->o->plant != PLANT_JOINT_READS && s->o->plant != PLANT_ADMIT_INCOMPLETE) {
+        return;
+    }
+    m = shard_message(SHARD_GRANTS, a->leases.n * sizeof(*v));
+    v = (struct msg_lease *) m->bytes;
+    m->event.from = a->server;
+    m->event.leases.sent_usec = a->leases.sent_usec;
+    m->event.leases.v = v;
+    for (size_t i = 0; i < a->leases.n; i++) {
+        struct replica_info info;
+        if (shard_replica_info(sp->shard, a->leases.v[i].partition, &info) == 0 &&
+            is_learner(&info, a->server)) {
+            v[m->event.leases.n++] = a->leases.v[i];
+        }
+    }
+    sim_after(s, 1, &sp->server->process, forged_grants, sp, 0, m);
 }
 
 /* ---- reads ---- */
@@ -167,6 +317,13 @@ bool plant_receive(struct sim *s, struct link *l, struct shard_process *sp, stru
 {
     if (s->o->plant == PLANT_READ_FROM_SECONDARY && m->event.kind == SHARD_OP) {
         return read_elsewhere(s, l, sp, m);
+    }
+    if (s->o->plant == PLANT_ACK_SEALED && m->event.kind == SHARD_PREPARE) {
+        ack_sealed(s, sp, &m->event);
+    } else if (s->o->plant == PLANT_ADMIT_INCOMPLETE && m->event.kind == SHARD_CATCHUP_ACK) {
+        learned_forge(s, sp, &m->event);
+    } else if (s->o->plant == PLANT_LEASE_FROM_GRANT && m->event.kind == SHARD_GRANTS) {
+        m->event.leases.sent_usec = server_clock(s, sp->server).boot_usec;
     }
     return false;
 }

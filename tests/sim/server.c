@@ -18,7 +18,7 @@ struct server *server_of_number(struct sim *s, uint32_t number)
     return NULL;
 }
 
-static struct shard_clock clock_of(const struct sim *s, const struct server *sv)
+struct shard_clock server_clock(const struct sim *s, const struct server *sv)
 {
     int64_t drift = (int64_t) s->now_usec * sv->clock_drift_ppm / 1000000;
 
@@ -210,6 +210,7 @@ static void send_leases(struct sim *s, struct shard_process *sp, const struct ac
     const struct server *to = server_of_number(s, a->server);
     size_t bytes = a->leases.n * sizeof(*a->leases.v);
 
+    plant_leases(s, sp, a);
     for (uint32_t j = 0; to && j < to->n_shards; j++) {
         struct message *m = shard_message(SHARD_LEASES, bytes);
         struct msg_lease *v = (struct msg_lease *) m->bytes;
@@ -253,7 +254,12 @@ static void send_grants(struct sim *s, struct shard_process *sp, const struct ac
 
 static void send_catchup(struct sim *s, struct shard_process *sp, const struct action *a)
 {
+    static const char *const parts[_CATCHUP_PART_MAX] = { "?", "start", "records", "end" };
     struct message *m = shard_message(SHARD_CATCHUP, a->catchup.bytes);
+
+    sim_trace(s, "server %u, partition %u, view %u: catch-up to server %u, piece %llu, %s, %zu bytes",
+              sp->server->index + 1, a->catchup.partition, a->catchup.view, a->server,
+              (unsigned long long) a->catchup.number, parts[a->catchup.part], a->catchup.bytes);
 
     m->event.catchup = a->catchup;
     memcpy(m->bytes, a->catchup.data, m->n);
@@ -268,11 +274,17 @@ static void send_learner(struct sim *s, struct shard_process *sp, const struct a
 
     if (a->kind == ACTION_CATCHUP_ASK) {
         check_sent_view(s, sp, a->ask.partition, a->ask.view);
+        sim_trace(s, "server %u, partition %u, view %u: asks server %u for what is above (%u, %llu)",
+                  sp->server->index + 1, a->ask.partition, a->ask.view, a->server, a->ask.base.view,
+                  (unsigned long long) a->ask.base.seq);
         m = shard_message(SHARD_CATCHUP_ASK, 0);
         m->event.ask = a->ask;
         shard_send(s, sp, a->server, a->ask.partition, m);
     } else {
         check_sent_view(s, sp, a->learned.partition, a->learned.view);
+        sim_detail(s, "server %u, partition %u, view %u: complete at %llu", sp->server->index + 1,
+                   a->learned.partition, a->learned.view,
+                   (unsigned long long) a->learned.commit_seq);
         m = shard_message(SHARD_LEARNED, 0);
         m->event.learned = a->learned;
         shard_send(s, sp, a->server, a->learned.partition, m);
@@ -324,12 +336,26 @@ static void act_file(struct sim *s, struct shard_process *sp, const struct actio
     check_write(s, sp, a->file.data + head, a->file.bytes - head);
 }
 
+static void trace_reconfig(struct sim *s, const struct shard_process *sp,
+                           const struct msg_reconfig *r)
+{
+    static const char *const kinds[_RECONFIG_MAX] = { "?", "a new view", "the removal of", "to resign for",
+                                          "the promotion of" };
+
+    sim_trace(s, "server %u, partition %u, view %u: asks for %s %u", sp->server->index + 1,
+              r->partition, r->view, kinds[r->kind], r->server);
+}
+
 static void act_manager(struct sim *s, struct shard_process *sp, const struct action *a)
 {
     struct message *m;
 
     if (a->kind == ACTION_SEALED) {
         check_sent_view(s, sp, a->sealed.partition, a->sealed.view);
+        sim_trace(s, "server %u, partition %u, view %u: sealed, commit (%u, %llu), last (%u, %llu)%s",
+                  sp->server->index + 1, a->sealed.partition, a->sealed.view, a->sealed.commit.view,
+                  (unsigned long long) a->sealed.commit.seq, a->sealed.last.view,
+                  (unsigned long long) a->sealed.last.seq, a->sealed.trusted ? "" : ", untrusted");
         m = message_new(MESSAGE_SEALED, 0);
         m->sealed = a->sealed;
     } else if (s->o->plant == PLANT_NEVER_ACCUSE) {
@@ -338,6 +364,7 @@ static void act_manager(struct sim *s, struct shard_process *sp, const struct ac
         m = message_new(MESSAGE_RECONFIG, 0);
         m->reconfig = a->reconfig;
         s->counts.reconfigs[a->reconfig.kind]++;
+        trace_reconfig(s, sp, &a->reconfig);
         if (bug_strikes(s, BUG_SLOW_ASK)) {
             faults_stall(s, net_manager_link(s, (struct endpoint){
                                                     END_SERVER, (uint8_t) sp->server->index, 0 }));
@@ -547,8 +574,12 @@ static void doom(struct sim *s, struct server *sv)
 
 void shard_run(struct sim *s, struct shard_process *sp, const struct shard_event *e)
 {
-    struct shard_clock now = clock_of(s, sp->server);
+    struct shard_clock now = server_clock(s, sp->server);
 
+    if (s->o->plant == PLANT_PROMISE_FORGOTTEN && !sp->stepped) {
+        now.boot_usec -= PROMISE_USEC;
+    }
+    sp->stepped = true;
     s->actions.n = 0;
     shard_step(sp->shard, &now, e, &s->actions);
     for (size_t i = 0; i < s->actions.n && !s->failed; i++) {
@@ -574,7 +605,7 @@ static void ticks(struct sim *s, struct event *e)
 static void heartbeats(struct sim *s, struct event *e)
 {
     struct shard_process *sp = e->who;
-    uint64_t real_usec = clock_of(s, sp->server).real_usec;
+    uint64_t real_usec = server_clock(s, sp->server).real_usec;
 
     for (uint32_t i = 0; i < s->setup.servers; i++) {
         for (uint32_t j = 0; i != sp->server->index && j < s->servers[i].n_shards; j++) {
@@ -651,7 +682,7 @@ static void manager_says(struct sim *s, struct server *sv, const struct message 
     if (m->kind == MESSAGE_VIEW) {
         e.row = m->row;
         to_partition(s, sv, &e, m->row.partition);
-    } else if (m->kind == MESSAGE_SEAL) {
+    } else if (m->kind == MESSAGE_SEAL && !plant_sealing(s, sv, &m->note)) {
         e.kind = SHARD_SEAL;
         e.note = m->note;
         to_partition(s, sv, &e, m->note.partition);

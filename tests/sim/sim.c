@@ -191,7 +191,7 @@ static void setup_draw(struct sim *s)
     u->distrust = SIM_MEMBERSHIP && sim_chance(s, 1, 4);
     u->failure_usec = sim_chance(s, 1, 2) ? 0 : sim_between(s, 200, 3000) * USEC_PER_MSEC;
     u->silence_usec = sim_chance(s, 1, 2) ? 0 : sim_between(s, 400, 3000) * USEC_PER_MSEC;
-    u->min_replicas_auto = sim_chance(s, 3, 4) ? 1 : 2;
+    u->min_replicas_auto = sim_chance(s, 7, 8) ? 1 : 2;
     faults_draw(s);
     bugs_draw(s);
 }
@@ -244,6 +244,7 @@ void sim_run(struct sim *s, uint64_t seed, const struct options *o)
     if (o->record) {
         s->lines = mem_zalloc(SIM_LINES_MAX, sizeof(*s->lines));
     }
+    wraps_begin(s);
     setup_draw(s);
     begin(s);
     run_until(s, s->setup.faults_end_usec);

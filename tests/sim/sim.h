@@ -26,7 +26,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#define SIM_MEMBERSHIP     0 /* the core has learners and leases */
+#define SIM_MEMBERSHIP     1 /* the core has learners and leases */
 #define SIM_SERVERS_MAX    5
 #define SIM_SHARDS_MAX     3
 #define SIM_CLIENTS_MAX    6
@@ -83,6 +83,7 @@ struct shard_process {
     struct server *server;
     struct shard *shard;
     uint32_t index;
+    bool stepped;
     bool turn_due;
     bool syncing;
     bool synced;           /* its log, once at least */
@@ -289,7 +290,7 @@ void check_distrusts(struct sim *s, const struct server *sv);
 bool check_may_distrust(const struct sim *s, const struct server *sv);
 /* Is the server in the newest view that the managers committed? */
 bool check_is_member(const struct sim *s, const struct server *sv, uint16_t partition);
-/* Is a complete copy of the partition at a member that runs? */
+/* Are as many complete copies of the partition at members that run as a view needs? */
 bool check_has_copy(const struct sim *s, uint16_t partition);
 /* At the end: every learner is a member again. */
 void check_redundancy(struct sim *s);
@@ -328,6 +329,22 @@ enum plant {
     PLANT_GONE_FORGOTTEN,
     PLANT_REPLAY_BY_SEQ,
     PLANT_COMPACTION_DURING_GENERATION,
+    PLANT_ANSWER_CUT,
+    PLANT_CUT_HELD,
+    PLANT_ACK_AFTER_SEAL,
+    PLANT_ACK_SEALED,
+    PLANT_SERVE_EARLY,
+    PLANT_JOINT_COMMITS,
+    PLANT_JOINT_READS,
+    PLANT_PROMOTE_ANY_VIEW,
+    PLANT_ADMIT_INCOMPLETE,
+    PLANT_BELOW_HORIZON,
+    PLANT_TRIM_EARLY,
+    PLANT_READ_WITHOUT_LEASE,
+    PLANT_LEASE_FROM_GRANT,
+    PLANT_PROMISE_NOT_KEPT,
+    PLANT_PROMISE_FORGOTTEN,
+    PLANT_CONFIRM_BEFORE,
     _PLANT_MAX,
 };
 extern const char *const plant_names[_PLANT_MAX];
@@ -436,6 +453,7 @@ struct counts {
     uint64_t tails;          /* entries in tails of checkpoints that were loaded */
     uint64_t stops;          /* clean ones */
     uint64_t left;           /* of them, after all was handed over */
+    uint64_t copies_dropped; /* of members, because they can't be read */
     uint64_t distrusts;      /* starts that found their disk emptied */
     uint64_t victims;        /* segments that were compacted and removed */
     uint64_t refused;        /* …that stayed */
@@ -510,6 +528,13 @@ void sim_line(struct sim *s, const char *format, ...) __attribute__((format(prin
             sim_line((s), __VA_ARGS__);                                                            \
         }                                                                                          \
     } while (0)
+/* What there is too much of: only with --trace. */
+#define sim_detail(s, ...)                                                                         \
+    do {                                                                                           \
+        if ((s)->o->trace) {                                                                       \
+            sim_line((s), __VA_ARGS__);                                                            \
+        }                                                                                          \
+    } while (0)
 void sim_print_lines(const struct sim *s, FILE *f, uint64_t n);
 /* Uniform in [lo, hi]. */
 uint64_t sim_between(struct sim *s, uint64_t lo, uint64_t hi);
@@ -527,6 +552,7 @@ void server_link_down(struct sim *s, struct link *l, unsigned side);
 void server_accepted(struct sim *s, struct server *sv, const struct message *m);
 void server_refused(struct sim *s, struct server *sv);
 void server_go(struct sim *s, struct server *sv, const struct message *registered);
+struct shard_clock server_clock(const struct sim *s, const struct server *sv);
 void shard_run(struct sim *s, struct shard_process *sp, const struct shard_event *e);
 /* The disk has room again: what waited is written; or the process is gone, and it is forgotten. */
 void shard_unblock(struct sim *s, struct shard_process *sp, bool write);
@@ -606,9 +632,9 @@ void readable_check(struct sim *s, const struct server *sv, const struct shard *
 
 /* Starts from each generation that is kept: all that it needs must be there. */
 void oracle_generations(struct sim *s, struct server *sv);
-/* May the server have dropped this record of the partition? */
+/* Does nobody see this record of the partition at the server? `forgotten`: it may have dropped it. */
 bool oracle_is_dead(struct sim *s, const struct server *sv, uint16_t partition,
-                    const struct index_record *rec);
+                    const struct index_record *rec, bool forgotten);
 
 /* After a start from checkpoints: replays the whole log too, which must lead to the same. */
 void oracle_check(struct sim *s, struct server *sv);
@@ -617,6 +643,14 @@ void oracle_check(struct sim *s, struct server *sv);
 
 /* Before an event reaches the shard. True: it is answered already. */
 bool plant_receive(struct sim *s, struct link *l, struct shard_process *sp, struct message *m);
+/* Before a seal reaches the shard. True: it is answered already. */
+bool plant_sealing(struct sim *s, struct server *sv, const struct msg_at *seal);
+/* Before the manager hears what a server asks for. */
+void plant_promotion(const struct sim *s, struct msg_reconfig *r);
+/* Before leases are asked for. */
+void plant_leases(struct sim *s, struct shard_process *sp, const struct action *a);
+/* wraps.c: planted bugs inside of the core. */
+void wraps_begin(struct sim *s);
 /* After a prepare was taken. */
 void plant_taken(struct sim *s, struct shard_process *sp, const struct shard_event *prepare);
 /* Before a prepare is sent. */

@@ -1,0 +1,134 @@
+/* Planted bugs inside of the core: the linker puts these functions before those of lib/core, which
+ * know nothing of it (SIM_WRAPS in the Makefile). Each behaves as the real one unless its bug is
+ * planted. */
+#include "sim/sim.h"
+
+#include "base/cleanup.h"
+#include "core/replica.h"
+
+static struct sim *world;
+
+void wraps_begin(struct sim *s)
+{
+    world = s;
+}
+
+static bool planted(enum plant p)
+{
+    return world && world->o->plant == p;
+}
+
+/* ---- R10 ---- */
+
+uint64_t __real_lease_promised_until(const struct replica *r, uint32_t self);
+uint64_t __wrap_lease_promised_until(const struct replica *r, uint32_t self);
+uint64_t __wrap_lease_promised_until(const struct replica *r, uint32_t self)
+{
+    return planted(PLANT_PROMISE_NOT_KEPT) ? 0 : __real_lease_promised_until(r, self);
+}
+
+/* By everybody, at some time of late. */
+static bool was_granted(const struct shard *s, const struct replica *r)
+{
+    for (unsigned i = 1; i < r->n_members; i++) {
+        if (r->members[i].granted_usec + 3 * USEC_PER_SEC < s->now.boot_usec) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool __real_lease_holds(const struct shard *s, const struct replica *r);
+bool __wrap_lease_holds(const struct shard *s, const struct replica *r);
+bool __wrap_lease_holds(const struct shard *s, const struct replica *r)
+{
+    return planted(PLANT_READ_WITHOUT_LEASE) || __real_lease_holds(s, r) ||
+           (planted(PLANT_CONFIRM_BEFORE) && s->o.confirm && was_granted(s, r));
+}
+
+/* ---- R5 ---- */
+
+void __real_replica_serve(struct shard *s, struct replica *r);
+void __wrap_replica_serve(struct shard *s, struct replica *r);
+void __wrap_replica_serve(struct shard *s, struct replica *r)
+{
+    struct name commit = r->commit;
+
+    if (planted(PLANT_SERVE_EARLY)) {
+        r->commit.view = r->view; /* as if the view's no-op had committed */
+    }
+    __real_replica_serve(s, r);
+    r->commit = commit;
+}
+
+/* ---- R1 ---- */
+
+void __real_replica_cut(struct shard *s, struct replica *r, uint64_t seq);
+void __wrap_replica_cut(struct shard *s, struct replica *r, uint64_t seq);
+void __real_stream_prepare(struct shard *s, struct replica *r, uint32_t from,
+                           const struct msg_prepare *m);
+void __wrap_stream_prepare(struct shard *s, struct replica *r, uint32_t from,
+                           const struct msg_prepare *m);
+
+void __wrap_stream_prepare(struct shard *s, struct replica *r, uint32_t from,
+                           const struct msg_prepare *m)
+{
+    struct entry e;
+
+    if (planted(PLANT_CUT_HELD) && r->state == REPLICA_SECONDARY && m->view == r->view &&
+        r->members[0].server == from && s->space != SPACE_FULL &&
+        entry_decode(m->entry, m->entry_bytes, &e) == 0) {
+        const struct tail_entry *held = replica_tail(r, e.name.seq);
+        if (held && name_equal(held->e.name, e.name)) {
+            __real_replica_cut(s, r, e.name.seq);
+        }
+    }
+    __real_stream_prepare(s, r, from, m);
+}
+
+/* R3: what waits for an entry that is cut hears "not me". */
+void __wrap_replica_cut(struct shard *s, struct replica *r, uint64_t seq)
+{
+    for (uint64_t i = seq; planted(PLANT_ANSWER_CUT) && i <= r->last.seq; i++) {
+        struct tail_entry *te = replica_tail(r, i);
+        LIST_FOR_EACH_SAFE(l, &te->waiters)
+        {
+            struct waiter *w = LIST_ENTRY(l, struct waiter, link);
+            propose_answer(s, r, w, te);
+            list_remove(l);
+            list_push_back(&s->free_waiters, l);
+        }
+    }
+    __real_replica_cut(s, r, seq);
+}
+
+/* ---- R12 ---- */
+
+void __real_session_record(struct session_table *t, const struct op_id *op,
+                           const struct session_answer *answer);
+void __wrap_session_record(struct session_table *t, const struct op_id *op,
+                           const struct session_answer *answer);
+void __wrap_session_record(struct session_table *t, const struct op_id *op,
+                           const struct session_answer *answer)
+{
+    if (!planted(PLANT_TRIM_EARLY) || op->number % 8 != 0) {
+        __real_session_record(t, op, answer);
+    }
+}
+
+/* ---- R17 ---- */
+
+void __real_compaction_gone(struct shard *s, struct replica *r, uint64_t seq, const uint8_t *key,
+                            size_t key_len);
+void __wrap_compaction_gone(struct shard *s, struct replica *r, uint64_t seq, const uint8_t *key,
+                            size_t key_len);
+void __wrap_compaction_gone(struct shard *s, struct replica *r, uint64_t seq, const uint8_t *key,
+                            size_t key_len)
+{
+    uint64_t horizon = r->horizon_seq;
+
+    __real_compaction_gone(s, r, seq, key, key_len);
+    if (planted(PLANT_BELOW_HORIZON)) {
+        r->horizon_seq = horizon;
+    }
+}
