@@ -107,7 +107,8 @@ int checkpoint_take(const struct shard *s, uint16_t partition, struct buf *out,
         return -ENOENT;
     }
     *ret_x = wal_end(&s->log);
-    *ret_group = wal_dirty(&s->log) ? s->log.group : s->log.group - 1;
+    /* what was flushed lies in memory until the next step, and belongs to the group before */
+    *ret_group = wal_dirty(&s->log) && !s->flushed ? s->log.group : s->log.group - 1;
     memset(buf_reserve(out, CHECKPOINT_HEAD_BYTES), 0, CHECKPOINT_HEAD_BYTES);
     out->end += CHECKPOINT_HEAD_BYTES;
     put_state(out, r);
