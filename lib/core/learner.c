@@ -11,12 +11,12 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define LESSONS_MAX        8       /* catch-ups that a shard sends at a time */
-#define LESSON_WINDOW      4       /* pieces that are sent and not acked */
-#define LESSON_USEC        5000000 /* a learner that takes nothing for so long is given up */
-#define LEARNER_ASK_USEC   2000000 /* nothing came: ask again */
-#define LEARNER_TELL_USEC  500000  /* a complete one says so again */
-#define JOINT_LAG_MAX      1024    /* entries that it may be behind when it becomes joint */
+#define LESSONS_MAX       8       /* catch-ups that a shard sends at a time */
+#define LESSON_WINDOW     4       /* pieces that are sent and not acked */
+#define LESSON_USEC       5000000 /* a learner that takes nothing for so long is given up */
+#define LEARNER_ASK_USEC  2000000 /* nothing came: ask again */
+#define LEARNER_TELL_USEC 500000  /* a complete one says so again */
+#define JOINT_LAG_MAX     1024    /* entries that it may be behind when it becomes joint */
 
 /* A catch-up that is sent to one learner of one partition, in one view. */
 struct lesson {
@@ -44,6 +44,8 @@ void learner_begin(struct shard *s, struct replica *r)
 
     kumo_assert(err == 0);
     r->taken = UINT64_MAX;
+    list_remove(&r->in_taking);
+    r->heard_commit_seq = 0;
     r->heard_usec = s->now.boot_usec;
     if (s->leaving) {
         return;

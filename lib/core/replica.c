@@ -568,6 +568,7 @@ static void view_leave(struct shard *s, struct replica *r, uint32_t next)
     list_remove(&r->in_sealing);
     r->ack_owed = false;
     r->asked = false;
+    r->heard_commit_seq = 0;
     r->resigned = false;
     r->taken = UINT64_MAX;
 }

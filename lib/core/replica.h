@@ -111,6 +111,7 @@ struct replica {
     uint64_t durable_seq;   /* last contiguous one durable here; >= commit.seq */
     uint64_t matched_seq;   /* secondary: last one known to be the primary's of this view */
     uint64_t acked_seq;     /* secondary: last one acked in this view */
+    uint64_t heard_commit_seq; /* …and the highest commit that it was told of */
     uint64_t progress_usec; /* boot time of the last commit, resend or change of view */
     uint64_t commit_usec;   /* boot time of the last commit, or when the tail began to wait */
 

@@ -107,6 +107,27 @@ static void ack_owe(struct shard *s, struct replica *r)
     }
 }
 
+/* What is known to be committed, and durable here, is applied. */
+static void learn_commit(struct shard *s, struct replica *r, uint64_t seq)
+{
+    r->heard_commit_seq = MAX_OF(r->heard_commit_seq, seq);
+    seq = MIN_OF(seq, MIN_OF(r->matched_seq, r->durable_seq));
+    if (seq > r->commit.seq) {
+        replica_commit_to(s, r, seq);
+    }
+}
+
+/* A learner hears of commits that did not wait for it: they are applied when they are durable. */
+static void learn_late(struct shard *s, struct replica *r)
+{
+    uint64_t before = r->commit.seq;
+
+    learn_commit(s, r, r->heard_commit_seq);
+    if (r->commit.seq > before) {
+        learner_tell(s, r);
+    }
+}
+
 void stream_flush_acks(struct shard *s)
 {
     LIST_FOR_EACH_SAFE(i, &s->acks)
@@ -125,18 +146,12 @@ void stream_flush_acks(struct shard *s)
             r->acked_seq = seq;
             r->ack_owed = false;
         }
+        if (r->state == REPLICA_LEARNER) {
+            learn_late(s, r);
+        }
         if (r->durable_seq >= r->matched_seq) {
             list_remove(i);
         }
-    }
-}
-
-/* What is known to be committed, and durable here, is applied. */
-static void learn_commit(struct shard *s, struct replica *r, uint64_t seq)
-{
-    seq = MIN_OF(seq, MIN_OF(r->matched_seq, r->durable_seq));
-    if (seq > r->commit.seq) {
-        replica_commit_to(s, r, seq);
     }
 }
 
@@ -148,11 +163,15 @@ static void refuse(struct shard *s, struct replica *r, const struct msg_prepare 
     bool lacking = m->commit_seq > r->last.seq || e->name.seq <= m->commit_seq + 1;
     struct action *a;
 
-    if (lacking && r->state == REPLICA_SECONDARY) { /* R17: it returns as a learner */
+    if (lacking && r->state == REPLICA_LEARNER) { /* nobody kept it for a learner */
+        learner_begin(s, r);
+        return;
+    }
+    if (lacking) { /* R17: it returns as a learner */
         replica_reconfig(s, r, RECONFIG_REMOVE, s->o.server, 0);
     }
-    if (r->asked || (lacking && r->state == REPLICA_LEARNER)) {
-        return; /* a learner asks again when nothing comes */
+    if (r->asked) {
+        return;
     }
     r->asked = true;
     a = actions_add(s->out, lacking ? ACTION_LACKING : ACTION_RESEND);
@@ -220,6 +239,10 @@ void stream_commit(struct shard *s, struct replica *r, uint32_t from, const stru
     }
     r->heard_usec = r->state == REPLICA_SECONDARY ? s->now.boot_usec : r->heard_usec;
     r->time_usec = MAX_OF(r->time_usec, m->time_usec); /* R13: replicas run it on */
+    if (r->state == REPLICA_LEARNER && m->seq > r->matched_seq) {
+        learner_begin(s, r); /* what was sent before this is lost, and committed without it */
+        return;
+    }
     learn_commit(s, r, m->seq);
     learner_tell(s, r);
 }

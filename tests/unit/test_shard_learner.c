@@ -157,6 +157,43 @@ static void test_restarts_unheard(void **state)
     assert_same(g);
 }
 
+/* It hears of a commit before the entry is durable in its own log: nobody waited for it. */
+static void test_commit_before_durable(void **state)
+{
+    struct rig *g = *state;
+
+    learn(g);
+    set(g, "d", "3"); /* committed without it */
+    rig_deliver_all(g, ACTION_PREPARE, 1, 3);
+    g->boot_usec += SHARD_COMMIT_USEC;
+    rig_tick(g, 1, 0);
+    assert_true(rig_deliver_all(g, ACTION_COMMIT, 1, 3) > 0);
+    assert_true(rig_info(g, 3).commit.seq < rig_info(g, 1).commit.seq);
+    rig_sync(g, 3);
+    assert_int_equal(rig_info(g, 3).commit.seq, rig_info(g, 1).commit.seq);
+    assert_same(g);
+}
+
+/* A prepare that is lost on its way to it, and committed without it, is nowhere to be sent again:
+ * it is taught anew, whether another one follows or only the word of the commit. */
+static void test_lost_prepare(void **state)
+{
+    struct rig *g = *state;
+
+    learn(g);
+    for (unsigned i = 0; i < 2; i++) {
+        set(g, "d", i ? "4" : "3");
+        rig_drop_all(g, ACTION_PREPARE, 1, 3);
+        if (i) {
+            set(g, "c", "4");
+        }
+        tick_all(g, SHARD_COMMIT_USEC);
+        tick_all(g, SHARD_LEASE_USEC);
+        assert_int_equal(rig_info(g, 3).commit.seq, rig_info(g, 1).commit.seq);
+        assert_same(g);
+    }
+}
+
 /* R8: without the manager's word there is no joint state: nobody could end it. */
 static void test_no_manager(void **state)
 {
@@ -311,9 +348,17 @@ static void test_distrust_returns(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_returns),          TEST(test_stream_meanwhile), TEST(test_lost_piece),
-        TEST(test_restarts_unheard), TEST(test_no_manager),       TEST(test_joint),
-        TEST(test_withdrawn),        TEST(test_joint_restarts),   TEST(test_distrust),
+        TEST(test_returns),
+        TEST(test_stream_meanwhile),
+        TEST(test_lost_piece),
+        TEST(test_restarts_unheard),
+        TEST(test_commit_before_durable),
+        TEST(test_lost_prepare),
+        TEST(test_no_manager),
+        TEST(test_joint),
+        TEST(test_withdrawn),
+        TEST(test_joint_restarts),
+        TEST(test_distrust),
         TEST(test_distrust_returns),
     };
 
