@@ -362,8 +362,7 @@ static void copy_dropped(struct sim *s, const struct server *sv, const struct re
         sim_fail(s, "server %u drops its copy of partition %u, which can be read", sv->index + 1,
                  info->partition);
     }
-    s->check->r[sv->index][info->partition].distrusts =
-        check_is_member(s, sv, info->partition);
+    s->check->r[sv->index][info->partition].distrusts = check_is_member(s, sv, info->partition);
 }
 
 static void replica_check(struct sim *s, const struct server *sv, const struct replica_info *info)

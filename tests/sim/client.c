@@ -114,8 +114,8 @@ static void op_done(struct sim *s, struct client *c, const struct route_action *
         s->counts.ops_failed++;
     }
     sim_detail(s, "client %u: %s code %u -> %u, token %llu", c->index,
-              slot->key ? slot->key->name : "flush", o->code, o->result,
-              (unsigned long long) o->token);
+               slot->key ? slot->key->name : "flush", o->code, o->result,
+               (unsigned long long) o->token);
     slot_end(s, slot);
     sim_after(s, sim_between(s, 1, s->setup.think_max_usec), &c->process, next_begins, slot,
               c->index, NULL);

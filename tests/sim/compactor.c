@@ -186,9 +186,9 @@ void compactor_shard_done(struct sim *s, struct shard_process *sp, const struct 
     s->counts.copied += a->compacted.copied;
     s->counts.dropped += a->compacted.dropped;
     sim_detail(s, "server %u, shard %u: segment %u: %llu bytes copied, %llu dropped, %s",
-              sp->server->index + 1, sp->index, a->compacted.segment,
-              (unsigned long long) a->compacted.copied, (unsigned long long) a->compacted.dropped,
-              a->compacted.error < 0 ? strerror(-a->compacted.error) : "done");
+               sp->server->index + 1, sp->index, a->compacted.segment,
+               (unsigned long long) a->compacted.copied, (unsigned long long) a->compacted.dropped,
+               a->compacted.error < 0 ? strerror(-a->compacted.error) : "done");
     if (sp->compact_early) {
         sp->compact_early = false; /* a planted bug has told of it already */
     } else if (a->compacted.error < 0) {

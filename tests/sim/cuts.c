@@ -45,7 +45,8 @@ static void gives_up(struct sim *s, struct event *e)
     }
 }
 
-static void way_cut(struct sim *s, enum msg_lane lane, unsigned from, unsigned to, uint64_t until_usec)
+static void way_cut(struct sim *s, enum msg_lane lane, unsigned from, unsigned to,
+                    uint64_t until_usec)
 {
     uint64_t *until = &s->cuts[lane][from][to];
 

@@ -89,7 +89,8 @@ static void counts_print(const char *what, const struct counts *c)
         (unsigned long long) c->older, (unsigned long long) c->tails,
         (unsigned long long) c->damaged, (unsigned long long) c->stops);
     printf("%s: %llu stops after all was handed over, %llu disks lost what they had, %llu copies "
-           "were dropped\n", what, (unsigned long long) c->left, (unsigned long long) c->distrusts,
+           "were dropped\n",
+           what, (unsigned long long) c->left, (unsigned long long) c->distrusts,
            (unsigned long long) c->copies_dropped);
     printf("%s: asked for views: %llu anew, %llu removals, %llu resignations, %llu promotions\n",
            what, (unsigned long long) c->reconfigs[RECONFIG_RENEW],
@@ -217,9 +218,9 @@ static int run_minutes(const struct run *r)
         fflush(stdout);
     }
     counts_print("all", &sum);
-    printf("seeds %llu to %llu: %llu failed, %.1f seeds per second\n",
-           (unsigned long long) r->from, (unsigned long long) (r->from + n - 1),
-           (unsigned long long) failed, (double) n / (seconds_now() - begin));
+    printf("seeds %llu to %llu: %llu failed, %.1f seeds per second\n", (unsigned long long) r->from,
+           (unsigned long long) (r->from + n - 1), (unsigned long long) failed,
+           (double) n / (seconds_now() - begin));
     return failed > 0 ? 1 : 0;
 }
 
@@ -257,10 +258,14 @@ static uint64_t number_of(const char *text)
 static void args_read(struct run *r, int argc, char **argv)
 {
     static const struct option options[] = {
-        { "seed", required_argument, NULL, 's' },  { "seed-from", required_argument, NULL, 'f' },
-        { "seeds", required_argument, NULL, 'n' }, { "plant", required_argument, NULL, 'p' },
-        { "list-plants", no_argument, NULL, 'l' }, { "expect-failure", no_argument, NULL, 'e' },
-        { "trace", no_argument, NULL, 't' },       { "minutes", required_argument, NULL, 'm' },
+        { "seed", required_argument, NULL, 's' },
+        { "seed-from", required_argument, NULL, 'f' },
+        { "seeds", required_argument, NULL, 'n' },
+        { "plant", required_argument, NULL, 'p' },
+        { "list-plants", no_argument, NULL, 'l' },
+        { "expect-failure", no_argument, NULL, 'e' },
+        { "trace", no_argument, NULL, 't' },
+        { "minutes", required_argument, NULL, 'm' },
         { 0 },
     };
     int o;

@@ -18,10 +18,10 @@ struct endpoint {
 
 struct link {
     struct endpoint end[2]; /* the first one connects */
-    enum msg_lane lane; /* between shards */
-    uint64_t conn;         /* names the connection, 0: down */
-    bool ready[2];         /* this end has heard the other's hello: it may send */
-    uint64_t told[2];      /* the connection that this end believes to be up, 0: none */
+    enum msg_lane lane;     /* between shards */
+    uint64_t conn;          /* names the connection, 0: down */
+    bool ready[2];          /* this end has heard the other's hello: it may send */
+    uint64_t told[2];       /* the connection that this end believes to be up, 0: none */
     uint64_t late[2];      /* the one before it: this end has bytes of it that it did not read… */
     uint64_t late_usec[2]; /* …until then */
     uint64_t last_usec[2]; /* when the newest message to this end arrives: streams are in order */

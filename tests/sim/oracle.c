@@ -349,7 +349,9 @@ static struct shard *scratch_make(struct sim *s, struct server *sv)
         return scratch;
     }
     for (int i = 0; i < n && !s->failed; i++) {
-        r = v[i].good_bytes > 0 ? wal_walk(&v[i], scratch_frame, &(struct scratch){ .shard = scratch }) : 0;
+        r = v[i].good_bytes > 0
+                ? wal_walk(&v[i], scratch_frame, &(struct scratch){ .shard = scratch })
+                : 0;
         if (r < 0 || v[i].good_bytes < v[i].bytes) {
             sim_fail(s, "server %u: segment %u, below generation %llu, is bad from byte %zu on",
                      sv->index + 1, v[i].number, (llu) sv->good_generation, v[i].good_bytes);

@@ -82,14 +82,16 @@ const char *const plant_stories[_PLANT_MAX] = {
     [PLANT_GONE_FORGOTTEN] = "that a tombstone was dropped is not read back at a start",
     [PLANT_REPLAY_BY_SEQ] = "a replay ignores a copy, for the index has its seq already",
     [PLANT_COMPACTION_DURING_GENERATION] = "a segment goes while a generation is being made",
-    [PLANT_ANSWER_CUT] = "who waits for an entry that is cut is answered as if it had committed (R3)",
+    [PLANT_ANSWER_CUT] =
+        "who waits for an entry that is cut is answered as if it had committed (R3)",
     [PLANT_CUT_HELD] = "a name that is held already cuts the tail (R1)",
     [PLANT_ACK_AFTER_SEAL] = "a sealed member reports, and goes on to take and ack prepares (R7)",
     [PLANT_ACK_SEALED] = "acks cover prepares that a sealed partition refused (R2)",
     [PLANT_SERVE_EARLY] = "a new primary serves before its view's no-op has committed (R5)",
     [PLANT_JOINT_COMMITS] = "the primary commits without a joint learner (R8)",
     [PLANT_JOINT_READS] = "the primary reads without leases from a joint learner (R8)",
-    [PLANT_PROMOTE_ANY_VIEW] = "a promotion that comes late is taken for one of the view that is (R8)",
+    [PLANT_PROMOTE_ANY_VIEW] =
+        "a promotion that comes late is taken for one of the view that is (R8)",
     [PLANT_ADMIT_INCOMPLETE] = "a learner counts as complete when its catch-up begins (R17)",
     [PLANT_BELOW_HORIZON] = "a tombstone goes, and the horizon stays where it is (R17)",
     [PLANT_TRIM_EARLY] = "some answers leave the table of sessions before they are unwanted (R12)",
@@ -97,7 +99,8 @@ const char *const plant_stories[_PLANT_MAX] = {
     [PLANT_LEASE_FROM_GRANT] = "a lease counts from when the grant arrives (R10)",
     [PLANT_PROMISE_NOT_KEPT] = "a new primary does not wait for promises to end (R10)",
     [PLANT_PROMISE_FORGOTTEN] = "a start does not wait for promises of the process before (R10)",
-    [PLANT_CONFIRM_BEFORE] = "in read-mode confirm a round that began before the operation counts (R10)",
+    [PLANT_CONFIRM_BEFORE] =
+        "in read-mode confirm a round that began before the operation counts (R10)",
 };
 
 /* ---- acks ---- */

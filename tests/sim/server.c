@@ -257,7 +257,8 @@ static void send_catchup(struct sim *s, struct shard_process *sp, const struct a
     static const char *const parts[_CATCHUP_PART_MAX] = { "?", "start", "records", "end" };
     struct message *m = shard_message(SHARD_CATCHUP, a->catchup.bytes);
 
-    sim_trace(s, "server %u, partition %u, view %u: catch-up to server %u, piece %llu, %s, %zu bytes",
+    sim_trace(s,
+              "server %u, partition %u, view %u: catch-up to server %u, piece %llu, %s, %zu bytes",
               sp->server->index + 1, a->catchup.partition, a->catchup.view, a->server,
               (unsigned long long) a->catchup.number, parts[a->catchup.part], a->catchup.bytes);
 
@@ -274,7 +275,8 @@ static void send_learner(struct sim *s, struct shard_process *sp, const struct a
 
     if (a->kind == ACTION_CATCHUP_ASK) {
         check_sent_view(s, sp, a->ask.partition, a->ask.view);
-        sim_trace(s, "server %u, partition %u, view %u: asks server %u for what is above (%u, %llu)",
+        sim_trace(s,
+                  "server %u, partition %u, view %u: asks server %u for what is above (%u, %llu)",
                   sp->server->index + 1, a->ask.partition, a->ask.view, a->server, a->ask.base.view,
                   (unsigned long long) a->ask.base.seq);
         m = shard_message(SHARD_CATCHUP_ASK, 0);
@@ -339,8 +341,8 @@ static void act_file(struct sim *s, struct shard_process *sp, const struct actio
 static void trace_reconfig(struct sim *s, const struct shard_process *sp,
                            const struct msg_reconfig *r)
 {
-    static const char *const kinds[_RECONFIG_MAX] = { "?", "a new view", "the removal of", "to resign for",
-                                          "the promotion of" };
+    static const char *const kinds[_RECONFIG_MAX] = { "?", "a new view", "the removal of",
+                                                      "to resign for", "the promotion of" };
 
     sim_trace(s, "server %u, partition %u, view %u: asks for %s %u", sp->server->index + 1,
               r->partition, r->view, kinds[r->kind], r->server);
@@ -352,7 +354,8 @@ static void act_manager(struct sim *s, struct shard_process *sp, const struct ac
 
     if (a->kind == ACTION_SEALED) {
         check_sent_view(s, sp, a->sealed.partition, a->sealed.view);
-        sim_trace(s, "server %u, partition %u, view %u: sealed, commit (%u, %llu), last (%u, %llu)%s",
+        sim_trace(s,
+                  "server %u, partition %u, view %u: sealed, commit (%u, %llu), last (%u, %llu)%s",
                   sp->server->index + 1, a->sealed.partition, a->sealed.view, a->sealed.commit.view,
                   (unsigned long long) a->sealed.commit.seq, a->sealed.last.view,
                   (unsigned long long) a->sealed.last.seq, a->sealed.trusted ? "" : ", untrusted");

@@ -188,7 +188,7 @@ static void setup_draw(struct sim *s)
     u->compaction_crashes = sim_chance(s, 1, 2);
     u->confirm = sim_chance(s, 1, 4);
     u->weak_sync = sim_chance(s, 1, 6);
-    u->distrust = SIM_MEMBERSHIP && sim_chance(s, 1, 4);
+    u->distrust = sim_chance(s, 1, 4);
     u->failure_usec = sim_chance(s, 1, 2) ? 0 : sim_between(s, 200, 3000) * USEC_PER_MSEC;
     u->silence_usec = sim_chance(s, 1, 2) ? 0 : sim_between(s, 400, 3000) * USEC_PER_MSEC;
     u->min_replicas_auto = sim_chance(s, 7, 8) ? 1 : 2;

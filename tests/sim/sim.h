@@ -26,7 +26,6 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#define SIM_MEMBERSHIP     1 /* the core has learners and leases */
 #define SIM_SERVERS_MAX    5
 #define SIM_SHARDS_MAX     3
 #define SIM_CLIENTS_MAX    6
@@ -632,7 +631,8 @@ void readable_check(struct sim *s, const struct server *sv, const struct shard *
 
 /* Starts from each generation that is kept: all that it needs must be there. */
 void oracle_generations(struct sim *s, struct server *sv);
-/* Does nobody see this record of the partition at the server? `forgotten`: it may have dropped it. */
+/* Does nobody see this record of the partition at the server? `forgotten`: it may have dropped it.
+ */
 bool oracle_is_dead(struct sim *s, const struct server *sv, uint16_t partition,
                     const struct index_record *rec, bool forgotten);
 

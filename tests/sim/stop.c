@@ -36,8 +36,7 @@ static void leaves(struct sim *s, struct event *e)
 
 void server_stop(struct sim *s, struct server *sv)
 {
-    if (SIM_MEMBERSHIP && sv->process.alive && sv->state == LIFE_RUNNING && !sv->leaving &&
-        sim_chance(s, 3, 4)) {
+    if (sv->process.alive && sv->state == LIFE_RUNNING && !sv->leaving && sim_chance(s, 3, 4)) {
         sv->leaving = true;
         sim_after(s, 0, &sv->process, leaves, sv,
                   s->now_usec + sim_between(s, 1, 6000) * USEC_PER_MSEC, NULL);
