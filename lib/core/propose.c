@@ -63,6 +63,7 @@ void propose_answer(struct shard *s, const struct replica *r, const struct waite
 struct found {
     struct index_record rec;
     struct entry e;
+    bool ended; /* it is there, but its time is over */
 };
 
 /* The bytes where the index points: in memory, or read for this operation just now. */
@@ -124,6 +125,12 @@ static bool is_alive(const struct flush_mark *f, const struct entry *e, uint64_t
            !flush_covers(f, e->name.seq, e->time_usec, now_usec);
 }
 
+/* Is it only the time that makes it dead? */
+static bool is_ended(const struct flush_mark *f, const struct entry *e, uint64_t now_usec)
+{
+    return is_alive(f, e, 0) && !is_alive(f, e, now_usec);
+}
+
 /* Does the outcome not depend on what is there? Then it need not be read. */
 static bool is_blind(const struct shard *s, const struct op *op)
 {
@@ -145,6 +152,7 @@ static int record_find(struct shard *s, const struct replica *r, const struct op
         return err;
     }
     *ret = (struct record){ .exists = err == 0 && is_alive(&r->flush_pending, e, now_usec) };
+    ret_found->ended = err == 0 && is_ended(&r->flush_pending, e, now_usec);
     if (ret->exists) {
         ret->flags = e->flags;
         ret->expiry_sec = e->expiry_sec;
@@ -229,6 +237,41 @@ static struct tail_entry *propose_outcome(struct shard *s, struct replica *r, co
     return propose(s, r, &e);
 }
 
+/* R15: a full disk refuses writes with a clear answer, its own and those of the other members. What
+ * makes room is taken while there is a little left. */
+static bool no_space(const struct shard *s, const struct replica *r, const struct op *op)
+{
+    uint8_t space = (uint8_t) s->space;
+
+    for (unsigned i = 1; i < r->n_members; i++) {
+        uint32_t server = r->members[i].server;
+        space = MAX_OF(space, server < s->n_peers ? s->peers[server].space : SPACE_ROOM);
+    }
+    return space >= SPACE_FULL ||
+           (space == SPACE_LOW && op->code != OP_DELETE && op->code != OP_FLUSH);
+}
+
+/* Are there too many entries that are not committed? */
+static bool is_full(const struct shard *s, const struct replica *r)
+{
+    return r->n_tail >= TAIL_ENTRIES_MAX || s->tail_bytes >= TAIL_BYTES_MAX;
+}
+
+/* R13: a record that was found ended stays so, whoever leads next with whatever clocks: it is deleted
+ * before that is answered. Returns the entry to wait for: that, or the given one when there is no
+ * room for it. */
+static struct tail_entry *bury(struct shard *s, struct replica *r, const struct op *op,
+                               struct tail_entry *depends)
+{
+    struct op delete = { .code = OP_DELETE };
+    struct entry e = { .kind = ENTRY_DELETE,
+                       .answer = RESULT_NOT_FOUND,
+                       .key = op->key,
+                       .key_len = op->key_len };
+
+    return no_space(s, r, &delete) || is_full(s, r) ? depends : propose(s, r, &e);
+}
+
 /* R10: what proposes nothing is answered under leases. Else it waits for them. */
 static bool has_leases(struct shard *s, struct replica *r, struct asker asker, const struct op *op)
 {
@@ -246,7 +289,7 @@ static void evaluate(struct shard *s, struct replica *r, struct asker asker, con
     uint64_t now_usec = replica_now(s, r);
     struct tail_entry *depends = NULL;
     struct record rec = { 0 };
-    struct found found;
+    struct found found = { .ended = false };
     struct outcome o;
     struct waiter w;
     int err;
@@ -260,9 +303,15 @@ static void evaluate(struct shard *s, struct replica *r, struct asker asker, con
     if (o.proposes) {
         w = (struct waiter){ .asker = asker, .answer = o.answer, .own = true };
         replica_waiter_add(s, propose_outcome(s, r, op, &o, rec.cas), &w);
-    } else if (!has_leases(s, r, asker, op)) {
         return;
-    } else if (depends) {
+    }
+    if (!has_leases(s, r, asker, op)) {
+        return;
+    }
+    if (found.ended) {
+        depends = bury(s, r, op, depends);
+    }
+    if (depends) {
         w = (struct waiter){ .asker = asker, .answer = o.answer, .reads = true };
         replica_waiter_add(s, depends, &w);
     } else {
@@ -345,37 +394,26 @@ void propose_not_primary(struct shard *s, const struct replica *r, struct asker 
     answer(s, asker, RESULT_NOT_PRIMARY)->number = r->view;
 }
 
-/* R15: a full disk refuses writes with a clear answer, its own and those of the other members. What
- * makes room is taken while there is a little left. */
-static bool no_space(const struct shard *s, const struct replica *r, const struct op *op)
-{
-    uint8_t space = (uint8_t) s->space;
-
-    for (unsigned i = 1; i < r->n_members; i++) {
-        uint32_t server = r->members[i].server;
-        space = MAX_OF(space, server < s->n_peers ? s->peers[server].space : SPACE_ROOM);
-    }
-    return space >= SPACE_FULL ||
-           (space == SPACE_LOW && op->code != OP_DELETE && op->code != OP_FLUSH);
-}
-
-/* A write that was proposed while the record lived must not come after a miss by its end: the read
- * waits for the newest pending write of the key, and is answered from that. False: there is none.
- */
-static bool read_pending(struct shard *s, struct replica *r, struct asker asker,
-                         const struct op *op, uint64_t now_usec)
+/* The committed record is dead. A write that was proposed while it lived must not come after a miss
+ * by its end: the read waits for the newest pending write of the key, and is answered from that. */
+static void read_dead(struct shard *s, struct replica *r, struct asker asker, const struct op *op,
+                      const struct entry *dead, uint64_t now_usec)
 {
     struct tail_entry *te = replica_pending(s, r, op->key, op->key_len);
     bool alive = te && is_alive(&r->flush, &te->e, now_usec);
+    struct waiter w = { .asker = asker,
+                        .answer = alive ? RESULT_VALUE : RESULT_NOT_FOUND,
+                        .own = alive,
+                        .reads = true };
 
-    if (te) {
-        struct waiter w = { .asker = asker,
-                            .answer = alive ? RESULT_VALUE : RESULT_NOT_FOUND,
-                            .own = alive,
-                            .reads = true };
-        replica_waiter_add(s, te, &w);
+    if (is_ended(&r->flush, te ? &te->e : dead, now_usec)) {
+        te = bury(s, r, op, te);
     }
-    return te != NULL;
+    if (te) {
+        replica_waiter_add(s, te, &w);
+    } else {
+        answer(s, asker, RESULT_NOT_FOUND);
+    }
 }
 
 static void read_record(struct shard *s, struct replica *r, struct asker asker, const struct op *op)
@@ -400,13 +438,7 @@ static void read_record(struct shard *s, struct replica *r, struct asker asker, 
         answer_value(s, asker, &found.e);
         return;
     }
-    if (read_pending(s, r, asker, op, now_usec)) {
-        return;
-    }
-    answer(s, asker, RESULT_NOT_FOUND);
-    if (r->n_members > 1) {
-        stream_tell(s, r); /* R13: the time that decided */
-    }
+    read_dead(s, r, asker, op, &found.e, now_usec);
 }
 
 void propose_op(struct shard *s, struct replica *r, struct asker asker, const struct op *op)
@@ -433,7 +465,7 @@ void propose_op(struct shard *s, struct replica *r, struct asker asker, const st
         answer(s, asker, RESULT_NO_SPACE);
         return;
     }
-    if (r->n_tail >= TAIL_ENTRIES_MAX || s->tail_bytes >= TAIL_BYTES_MAX) {
+    if (is_full(s, r)) {
         answer(s, asker, RESULT_BUSY);
         return;
     }

@@ -207,6 +207,15 @@ static inline const char *rig_get(struct rig *g, uint32_t server, const char *ke
         rig_turn(g, server);
         a = rig_find_answer(g, id);
     }
+    if (!a) { /* its record has ended: that is noted first */
+        struct replica_info info = rig_info(g, server);
+        char members[RIG_SERVERS + 1] = "";
+        for (unsigned i = 0; i < info.n_members; i++) {
+            members[i] = (char) ('0' + info.members[i]);
+        }
+        rig_run(g, members);
+        a = rig_find_answer(g, id);
+    }
     assert_non_null(a); /* reads wait for nothing else */
     if (a->result.code == RESULT_NOT_FOUND) {
         return "";
