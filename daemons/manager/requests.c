@@ -258,6 +258,8 @@ static void on_notify(struct rpc *rpc, void *ctx, uint32_t method, struct mp_rea
     (void) rpc;
     if (role_of_method(method) == ROLE_SERVER && p->role != ROLE_SERVER) {
         peer_malformed(p, "what only servers send");
+    } else if (method == MSG_BEAT) {
+        host_step(p->peers->host, &(struct manager_event){ .kind = MANAGER_HEARD, .conn = p->id });
     } else if (method == MSG_RECONFIG) {
         on_reconfig(p, params);
     } else if (method == MSG_SEALED) {

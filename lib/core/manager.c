@@ -144,6 +144,15 @@ static void on_committed(struct manager *m, const struct manager_event *e)
     }
 }
 
+static void on_heard(struct manager *m, uint64_t conn)
+{
+    uint32_t server = manager_server_of(m, conn);
+
+    if (server > 0) {
+        m->links[server - 1].heard_usec = m->now_usec;
+    }
+}
+
 static void on_gone(struct manager *m, uint64_t conn)
 {
     uint32_t server = manager_server_of(m, conn);
@@ -278,6 +287,9 @@ void manager_step(struct manager *m, uint64_t now_usec, const struct manager_eve
         break;
     case MANAGER_GONE:
         on_gone(m, e->conn);
+        break;
+    case MANAGER_HEARD:
+        on_heard(m, e->conn);
         break;
     case MANAGER_RECONFIG:
         manager_on_reconfig(m, e);

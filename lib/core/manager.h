@@ -38,6 +38,7 @@ enum manager_event_kind {
     MANAGER_DONE,       /* tag, status, index: what became of a proposal; after MANAGER_COMMITTED */
     MANAGER_REGISTER,   /* conn, request, registration: a server introduces itself */
     MANAGER_GONE,       /* conn: a connection ended */
+    MANAGER_HEARD,      /* conn: a server answered a beat */
     MANAGER_RECONFIG,   /* conn, reconfig: a member asks for a new view */
     MANAGER_SEALED,     /* conn, sealed */
     MANAGER_ATTACH,     /* conn, request, attach: names of servers; none = all that are new */

@@ -21,6 +21,9 @@ struct request {
 struct link {
     uint64_t conn;
     uint64_t incarnation; /* that registered over it */
+    uint64_t heard_usec;  /* when it answered last */
+    uint64_t twin_usec;   /* when another process wanted to take its place, 0: none did… */
+    uint64_t twin_random; /* …and which */
 };
 
 /* What one member reported of a sealed view. */

@@ -1,5 +1,6 @@
 /* What is asked of the manager: registration of servers (R6), attach, sessions (R12). A request is
  * answered when its proposal has committed. */
+#include "base/cleanup.h"
 #include "base/mem.h"
 #include "core/manager_private.h"
 
@@ -53,6 +54,44 @@ static void deny(struct manager *m, uint64_t conn, uint64_t request, const struc
     }
 }
 
+/* ---- copies ---- */
+
+/* A server that still answers does not start once more: that is a copy of its data, and the process
+ * that holds what was answered since must not give way to it. One that was killed has lost its
+ * connection; one whose machine died is silent before long. */
+static struct link *link_that_answers(struct manager *m, const struct manager_event *e)
+{
+    uint32_t server = cluster_find(&m->cluster, e->registration.server_id);
+    struct link *l;
+
+    if (!manager_server_is_up(m, server)) {
+        return NULL;
+    }
+    l = &m->links[server - 1];
+    if (l->conn == e->conn ||
+        m->now_usec - MAX_OF(l->heard_usec, m->waits_usec) >= m->o.failure_usec) {
+        return NULL;
+    }
+    return l;
+}
+
+/* Refused for now; for good when the other one was heard after this one had begun: both live. */
+static void twin_refuse(struct manager *m, const struct manager_event *e, struct link *l)
+{
+    const char *address = m->cluster.space.servers[l - m->links].address;
+    bool known = l->twin_usec != 0 && l->twin_random == e->registration.random;
+    struct manager_action *a =
+        manager_act(m, known && l->heard_usec > l->twin_usec ? MANAGER_DO_DENY : MANAGER_DO_REFUSE,
+                    e->conn, e->request);
+
+    snprintf(a->text, sizeof(a->text), "this server runs already, at %s%s", address,
+             a->kind == MANAGER_DO_DENY ? ": this one is a clone or runs on restored data" : "");
+    if (!known) {
+        l->twin_usec = m->now_usec;
+        l->twin_random = e->registration.random;
+    }
+}
+
 /* ---- registration (R6, incarnations) ---- */
 
 static void accept(struct manager *m, uint64_t conn, uint64_t request,
@@ -70,7 +109,9 @@ static void accept(struct manager *m, uint64_t conn, uint64_t request,
     memcpy(a->accept.cluster_id, m->cluster.space.cluster_id, UUID_BYTES);
     a->accept.server = server;
     a->accept.partitions = m->cluster.space.n_partitions;
-    *old = (struct link){ conn, registration->counter };
+    *old = (struct link){ .conn = conn,
+                          .incarnation = registration->counter,
+                          .heard_usec = m->now_usec };
 }
 
 /* Is the registration in the replicated state, as it is? */
@@ -86,6 +127,7 @@ static bool is_registered(const struct cluster *c, const struct msg_register *r)
 
 void manager_on_register(struct manager *m, const struct manager_event *e)
 {
+    struct link *other;
     const char *why;
     size_t begin;
 
@@ -99,6 +141,11 @@ void manager_on_register(struct manager *m, const struct manager_event *e)
     }
     if (is_registered(&m->cluster, &e->registration)) {
         accept(m, e->conn, e->request, &e->registration);
+        return;
+    }
+    other = link_that_answers(m, e);
+    if (other) {
+        twin_refuse(m, e, other);
         return;
     }
     begin = buf_len(&m->bytes);

@@ -39,6 +39,7 @@ struct rig {
     uint64_t now_usec;
     uint64_t index;
     uint64_t last_request;
+    uint64_t conns[10]; /* of enrolled servers, by number */
 };
 
 /* With the options given; a test that needs others makes its manager anew. */
@@ -189,9 +190,11 @@ static inline void say_register(struct rig *g, uint64_t conn, unsigned number, u
     step(g, &e);
 }
 
-/* Registers and commits: server `number` over connection `conn`. */
+/* Registers and commits: server `number` over connection `conn`. A process of it before is over. */
 static inline void enrol(struct rig *g, uint64_t conn, unsigned number, uint64_t counter)
 {
+    step(g, &(struct manager_event){ .kind = MANAGER_GONE, .conn = g->conns[number] });
+    g->conns[number] = conn;
     say_register(g, conn, number, counter, counter + 50);
     if (g->n_proposals > 0) {
         conclude(g, 0);
@@ -259,6 +262,11 @@ static inline const char *row_text(const struct rig *g, uint16_t partition)
 static inline void gone(struct rig *g, uint64_t conn)
 {
     step(g, &(struct manager_event){ .kind = MANAGER_GONE, .conn = conn });
+}
+
+static inline void heard(struct rig *g, uint64_t conn)
+{
+    step(g, &(struct manager_event){ .kind = MANAGER_HEARD, .conn = conn });
 }
 
 /* Over `conn`, about the partition's newest view. */

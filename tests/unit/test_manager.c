@@ -58,6 +58,7 @@ static void test_register(void **state)
     assert_denied(g, 3);
     assert_true(manager_server_is_up(g->m, 1));
 
+    tick(g, MANAGER_FAILURE_USEC_DEFAULT);
     say_register(g, 3, 1, 6, 8);
     conclude(g, 0);
     assert_int_equal(only(g, MANAGER_DO_ACCEPT)->accept.server, 1);
@@ -96,6 +97,57 @@ static void test_lost_lead(void **state)
     assert_refused(g, "unknown");
     conclude(g, -EAGAIN);
     assert_refused(g, "does not lead");
+}
+
+/* R6: a copy of a running server's data does not take its place. */
+static void test_copy(void **state)
+{
+    struct rig *g = *state;
+
+    formed(g);
+    enrol(g, 1, 1, 5);
+    tick(g, MANAGER_FAILURE_USEC_DEFAULT - 1);
+    say_register(g, 2, 1, 6, 60);
+    assert_refused(g, "runs already, at 127.0.0.1:19801");
+    assert_int_equal(g->n_proposals, 0);
+    heard(g, 1);
+    tick(g, MANAGER_FAILURE_USEC_DEFAULT - 1);
+    heard(g, 77); /* nobody */
+    say_register(g, 2, 1, 6, 61);
+    assert_refused(g, "runs already");
+    tick(g, MANAGER_TICK_USEC);
+    heard(g, 1);
+    say_register(g, 2, 1, 6, 61); /* it has begun, and the other one still lives */
+    assert_non_null(strstr(only(g, MANAGER_DO_DENY)->text, "clone"));
+    say_register(g, 3, 1, 5, 55); /* the same process over another connection */
+    assert_int_equal(only(g, MANAGER_DO_ACCEPT)->conn, 3);
+
+    tick(g, MANAGER_FAILURE_USEC_DEFAULT - 1);
+    say_register(g, 2, 1, 6, 60);
+    assert_refused(g, "runs already");
+    tick(g, 1); /* silent: its machine may be gone */
+    say_register(g, 4, 1, 6, 60);
+    conclude(g, 0);
+    assert_int_equal(only(g, MANAGER_DO_ACCEPT)->conn, 4);
+    gone(g, 4); /* killed: it is back at once */
+    enrol(g, 5, 1, 7);
+}
+
+/* Who could not be heard because this manager stood still is not silent. */
+static void test_copy_after_gap(void **state)
+{
+    struct rig *g = *state;
+
+    formed(g);
+    enrol(g, 1, 1, 5);
+    tick(g, MANAGER_TICK_USEC);
+    tick(g, 3 * MANAGER_GAP_USEC);
+    say_register(g, 2, 1, 6, 60);
+    assert_refused(g, "runs already");
+    tick(g, MANAGER_FAILURE_USEC_DEFAULT);
+    say_register(g, 2, 1, 6, 60);
+    conclude(g, 0);
+    assert_int_equal(only(g, MANAGER_DO_ACCEPT)->conn, 2);
 }
 
 /* The asker has gone: nobody is answered, the server is known all the same. */
@@ -190,8 +242,10 @@ static void test_snapshot(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_form),       TEST(test_register), TEST(test_register_race), TEST(test_lost_lead),
-        TEST(test_asker_gone), TEST(test_attach),   TEST(test_session),       TEST(test_snapshot),
+        TEST(test_form),       TEST(test_register), TEST(test_register_race),
+        TEST(test_lost_lead),  TEST(test_copy),     TEST(test_copy_after_gap),
+        TEST(test_asker_gone), TEST(test_attach),   TEST(test_session),
+        TEST(test_snapshot),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -175,15 +175,6 @@ static void rows_check(struct world *w)
 
 /* ---- what happens ---- */
 
-static void do_connect(struct world *w, uint32_t server, bool restart)
-{
-    struct process *p = &w->processes[server - 1];
-
-    p->counter += restart;
-    p->conn = ++w->last_conn;
-    say_register(w->g, p->conn, server, p->counter, p->counter + 50);
-}
-
 static void do_disconnect(struct world *w, uint32_t server)
 {
     struct process *p = &w->processes[server - 1];
@@ -192,6 +183,18 @@ static void do_disconnect(struct world *w, uint32_t server)
         gone(w->g, p->conn);
         p->conn = 0;
     }
+}
+
+static void do_connect(struct world *w, uint32_t server, bool restart)
+{
+    struct process *p = &w->processes[server - 1];
+
+    if (restart) {
+        do_disconnect(w, server);
+        p->counter++;
+    }
+    p->conn = ++w->last_conn;
+    say_register(w->g, p->conn, server, p->counter, p->counter + 50);
 }
 
 static bool is_heard(const struct world *w, uint32_t server)

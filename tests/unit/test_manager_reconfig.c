@@ -139,6 +139,7 @@ static void test_primary_restarts_before_commit(void **state)
 
     ask(g, 1, P, RECONFIG_REMOVE, 2);
     tick(g, MANAGER_TICK_USEC);
+    gone(g, 1);
     say_register(g, 11, 1, 2, 52);
     views = g->proposals[0];
     g->proposals[0] = g->proposals[1];
@@ -201,6 +202,7 @@ static void test_promote_restarted(void **state)
     at_once(g, "2: 1 3 | 2");
     promote(g, 1, 2, 1);
     tick(g, MANAGER_TICK_USEC);
+    gone(g, 2);
     say_register(g, 12, 2, 2, 52);
     views = g->proposals[0];
     g->proposals[0] = g->proposals[1];

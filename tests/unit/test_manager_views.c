@@ -210,6 +210,7 @@ static void test_restart_before_commit(void **state)
         sealed(g, i, 5, 1, 1, 9);
     }
     tick(g, MANAGER_TICK_USEC);
+    gone(g, 2);
     say_register(g, 12, 2, 2, 52);
     assert_int_equal(g->n_proposals, 2);
     views = g->proposals[0]; /* the log has them in the other order */
