@@ -6,6 +6,8 @@
 #include "wire/status.h"
 
 #include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 #define JUST_STARTED_USEC 3000000 /* so long after its start servers may still be coming back */
@@ -21,6 +23,57 @@ struct status {
 static bool is_known_server(const struct status *s, uint32_t server)
 {
     return server >= 1 && server <= s->head.n_servers;
+}
+
+static void why_add(struct status *s, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+static void why_add(struct status *s, const char *format, ...)
+{
+    size_t n = strlen(s->why);
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(s->why + n, sizeof(s->why) - n, format, args);
+    va_end(args);
+}
+
+/* Some partitions may not serve. */
+static void status_waiting(struct status *s)
+{
+    const struct msg_status *h = &s->head;
+
+    s->word = h->waiting == h->partitions ? "down" : "degraded";
+    if (is_known_server(s, h->blocker) && h->blocked > 0) {
+        why_add(s, "%u partitions wait for server %s, which is not connected", h->blocked,
+                s->servers[h->blocker - 1].name);
+    } else {
+        why_add(s, "%u partitions are getting a new view", h->waiting);
+    }
+    if (h->n_blockers > 1) {
+        why_add(s, " (nor are %u others: %u of %u partitions wait)", h->n_blockers - 1, h->waiting,
+                h->partitions);
+    }
+    if (h->uptime_usec < JUST_STARTED_USEC) {
+        why_add(s, "; the manager has just started, servers may still be coming back");
+    }
+}
+
+/* All partitions serve, some from fewer servers than there should be. */
+static void status_short(struct status *s)
+{
+    const struct msg_status *h = &s->head;
+
+    s->word = "degraded";
+    why_add(s, "all %u partitions serve, %u of them from fewer than %u servers", h->partitions,
+            h->degraded, h->replicas);
+    if (is_known_server(s, h->blocker)) {
+        why_add(s, "; server %s is not connected", s->servers[h->blocker - 1].name);
+        if (h->n_blockers > 1) {
+            why_add(s, ", nor are %u others", h->n_blockers - 1);
+        }
+    } else {
+        why_add(s, "; the others are catching up");
+    }
 }
 
 static void status_word(struct status *s)
@@ -48,26 +101,13 @@ static void status_word(struct status *s)
         snprintf(why, cap, "%u server%s here and hold%s nothing yet. Next: kumoctl attach%s", n_new,
                  n_new == 1 ? " is" : "s are", n_new == 1 ? "s" : "",
                  n_new < h->replicas ? " (needs more servers, or --replicas)" : "");
-    } else if (h->waiting == 0) {
+    } else if (h->waiting > 0) {
+        status_waiting(s);
+    } else if (h->degraded > 0) {
+        status_short(s);
+    } else {
         s->word = "ok";
         snprintf(why, cap, "all %u partitions serve", h->partitions);
-    } else {
-        s->word = h->waiting == h->partitions ? "down" : "degraded";
-        if (is_known_server(s, h->blocker)) {
-            snprintf(why, cap, "%u partitions wait for server %s, which is not connected",
-                     h->blocked, s->servers[h->blocker - 1].name);
-        } else {
-            snprintf(why, cap, "%u partitions are getting a new view", h->waiting);
-        }
-        if (h->n_blockers > 1) {
-            snprintf(why + strlen(why), cap - strlen(why),
-                     " (nor are %u others: %u of %u partitions wait)", h->n_blockers - 1,
-                     h->waiting, h->partitions);
-        }
-        if (h->uptime_usec < JUST_STARTED_USEC) {
-            snprintf(why + strlen(why), cap - strlen(why),
-                     "; the manager has just started, servers may still be coming back");
-        }
     }
 }
 
@@ -143,6 +183,7 @@ static void status_json(const struct ctl *ctl, const struct status *s)
     json_uint(&j, "partitions", h->partitions);
     json_uint(&j, "partitions_unplaced", h->unplaced);
     json_uint(&j, "partitions_waiting", h->waiting);
+    json_uint(&j, "partitions_degraded", h->degraded);
     json_uint(&j, "sessions", h->sessions);
     json_open(&j, "manager", '{');
     json_str(&j, "address", client_manager_name(ctl->client));
@@ -164,7 +205,7 @@ static void status_json(const struct ctl *ctl, const struct status *s)
         json_uint(&j, "shards", v->shards);
         json_uint(&j, "primary", v->primaries);
         json_uint(&j, "replica", v->secondaries);
-        json_uint(&j, "learning", v->learning);
+        json_uint(&j, "learner", v->learning);
         json_close(&j, '}');
     }
     json_close(&j, ']');

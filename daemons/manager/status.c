@@ -48,10 +48,11 @@ static void status_count(const struct host *h, struct tally *tallies, struct msg
     for (uint32_t p = 0; p < space->n_partitions; p++) {
         ret->unplaced += space->rows[p].view == 0;
         ret->waiting += row_count(c, &space->rows[p], tallies);
+        ret->degraded += space->rows[p].view > 0 && space->rows[p].n_members < c->replicas;
     }
     for (uint32_t i = 0; i < space->n_servers; i++) {
         uint32_t held = tallies[i].primaries + tallies[i].secondaries;
-        if (held > 0 && !tallies[i].up && ret->n_blockers++ == 0) {
+        if (held + tallies[i].learning > 0 && !tallies[i].up && ret->n_blockers++ == 0) {
             ret->blocker = i + 1;
             ret->blocked = held;
         }
@@ -114,7 +115,7 @@ void status_sentence(const struct host *h, char *out, size_t cap)
                  space->n_servers == 1 ? "" : "s");
         return;
     }
-    snprintf(out, cap, "%s; %u server%s, %u partitions, %u waiting",
+    snprintf(out, cap, "%s; %u server%s, %u partitions, %u waiting, %u short of copies",
              h->leads ? "leading" : "not leading", space->n_servers,
-             space->n_servers == 1 ? "" : "s", space->n_partitions, s.waiting);
+             space->n_servers == 1 ? "" : "s", space->n_partitions, s.waiting, s.degraded);
 }

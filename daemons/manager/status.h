@@ -10,5 +10,5 @@ struct host;
 /* The answer to MSG_STATUS (wire/status.h). */
 void status_put(struct buf *b, const struct host *h);
 
-/* "leading; 3 servers, 1024 partitions, 0 waiting". */
+/* "leading; 3 servers, 1024 partitions, 0 waiting, 0 short of copies". */
 void status_sentence(const struct host *h, char *out, size_t cap);

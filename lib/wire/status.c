@@ -1,6 +1,6 @@
 #include "wire/status.h"
 
-#define STATUS_ITEMS        14
+#define STATUS_ITEMS        15
 #define STATUS_SERVER_ITEMS 10
 
 void msg_put_status(struct buf *b, const struct msg_status *s)
@@ -21,6 +21,7 @@ void msg_put_status(struct buf *b, const struct msg_status *s)
     mp_put_uint(b, s->blocker);
     mp_put_uint(b, s->blocked);
     mp_put_uint(b, s->n_blockers);
+    mp_put_uint(b, s->degraded);
     mp_put_array(b, s->n_servers);
 }
 
@@ -64,6 +65,7 @@ void msg_get_status(struct mp_reader *r, struct msg_status *ret)
     ret->blocker = (uint32_t) mp_get_uint_max(r, SERVERS_MAX);
     ret->blocked = (uint32_t) mp_get_uint_max(r, PARTITIONS_MAX);
     ret->n_blockers = (uint32_t) mp_get_uint_max(r, SERVERS_MAX);
+    ret->degraded = (uint32_t) mp_get_uint_max(r, PARTITIONS_MAX);
     mp_skip_n(r, n - STATUS_ITEMS);
     ret->n_servers = mp_get_array(r);
     if (ret->n_servers > SERVERS_MAX) {

@@ -19,9 +19,10 @@ struct msg_status {
     uint32_t partitions;
     uint32_t unplaced;   /* partitions without a view */
     uint32_t waiting;    /* placed ones that lack a connected member or wait for a view */
-    uint32_t blocker;    /* a server that is not connected and holds partitions; 0: none */
+    uint32_t blocker;    /* a server that is not connected and holds partitions, or did; 0: none */
     uint32_t blocked;    /* partitions that wait for it */
     uint32_t n_blockers; /* how many such servers there are */
+    uint32_t degraded;   /* placed partitions with fewer members than replicas are wanted */
     uint32_t n_servers;  /* so many struct msg_status_server follow */
 };
 

@@ -28,6 +28,7 @@ static const struct msg_status example = {
     .blocker = 2,
     .blocked = 5,
     .n_blockers = 1,
+    .degraded = 9,
     .n_servers = 2,
 };
 
@@ -69,6 +70,7 @@ static void test_round_trip(void **state)
     assert_true(head.epoch == UINT64_MAX && head.sessions == 3 && head.replicas == 7);
     assert_true(head.partitions == PARTITIONS_MAX && head.unplaced == 1 && head.waiting == 2);
     assert_true(head.blocker == 2 && head.blocked == 5 && head.n_blockers == 1);
+    assert_int_equal(head.degraded, 9);
     assert_int_equal(head.n_servers, 2);
     for (unsigned i = 0; i < 2; i++) {
         msg_get_status_server(&r, &s);
