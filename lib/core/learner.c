@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #define LESSONS_MAX       8       /* catch-ups that a shard sends at a time */
+#define LESSON_SHIFT      32      /* of the number of a lesson in those of its pieces */
 #define LESSON_WINDOW     4       /* pieces that are sent and not acked */
 #define LESSON_USEC       5000000 /* a learner that takes nothing for so long is given up */
 #define LEARNER_ASK_USEC  2000000 /* nothing came: ask again */
@@ -24,7 +25,7 @@ struct lesson {
     struct replica *r;
     uint32_t server;
     struct catchup_source *source;
-    uint64_t number; /* of the next piece */
+    uint64_t number; /* of the next piece; those of one lesson are above those of the ones before */
     uint64_t acked;  /* pieces below it were taken */
     bool ended;      /* the last one was sent */
     bool reading;    /* waits for the disk: */
@@ -45,6 +46,8 @@ void learner_begin(struct shard *s, struct replica *r)
     kumo_assert(err == 0);
     r->taken = UINT64_MAX;
     list_remove(&r->in_taking);
+    list_remove(&r->in_acks);
+    r->ack_owed = false;
     r->heard_commit_seq = 0;
     r->heard_usec = s->now.boot_usec;
     if (s->leaving) {
@@ -93,10 +96,11 @@ static int take(struct shard *s, struct replica *r, const struct msg_catchup *m)
 void learner_catchup(struct shard *s, struct replica *r, uint32_t from, const struct msg_catchup *m)
 {
     if (r->state != REPLICA_LEARNER || m->view != r->view || r->members[0].server != from ||
-        s->space == SPACE_FULL || m->part == 0 || (m->part == CATCHUP_START) != (m->number == 0)) {
+        s->space == SPACE_FULL || m->part == 0 || m->number == 0) {
         return;
     }
-    if (m->part != CATCHUP_START && m->number != r->taken + 1) {
+    if (m->part == CATCHUP_START ? r->taken != UINT64_MAX && m->number <= r->taken
+                                 : m->number != r->taken + 1) {
         return; /* of an earlier attempt, or one is lost: then it is asked for again */
     }
     if (take(s, r, m) < 0) {
@@ -242,6 +246,7 @@ static void lesson_begin(struct shard *s, struct replica *r, struct member *m)
     l->r = r;
     l->server = m->server;
     l->source = source;
+    l->number = l->acked = ++s->lesson_ids << LESSON_SHIFT;
     l->moved_usec = s->now.boot_usec;
     m->lesson = l;
     piece_send(s, l, CATCHUP_START, b);
@@ -288,9 +293,11 @@ void learner_acked(struct shard *s, struct replica *r, uint32_t from, const stru
     if (!l || at->view != r->view || at->seq >= l->number || at->seq < l->acked) {
         return;
     }
+    m->begun = true;
     l->acked = at->seq + 1;
     l->moved_usec = m->heard_usec = s->now.boot_usec;
     if (l->ended && l->acked == l->number) {
+        m->taught = true;
         lesson_free(s, l);
     } else {
         lesson_go_on(s, l, NULL);
@@ -347,10 +354,9 @@ void learner_learned(struct shard *s, struct replica *r, const struct shard_even
     struct member *m = replica_member(r, e->from);
 
     if (!m || !replica_is_learner(r, m) || !replica_is_primary(r) || e->learned.view != r->view ||
-        !m->streams || e->learned.commit_seq > r->commit.seq) {
-        return;
+        !m->taught || e->learned.commit_seq > r->commit.seq) {
+        return; /* or of an earlier attempt */
     }
-    lesson_free(s, m->lesson);
     m->heard_usec = s->now.boot_usec;
     if (!m->learned) {
         m->learned = true;
@@ -380,10 +386,10 @@ static void learner_care(struct shard *s, struct replica *r, struct member *m)
 {
     if (m->lesson && s->now.boot_usec - m->lesson->moved_usec >= LESSON_USEC) {
         lesson_free(s, m->lesson);
-        m->streams = false; /* it asks again */
+        m->streams = m->begun = false; /* it asks again */
     }
     if (!m->joint && m->streams && s->now.boot_usec - m->heard_usec >= LESSON_USEC) {
-        m->streams = m->learned = m->agrees = false;
+        m->streams = m->begun = m->taught = m->learned = m->agrees = false;
     }
     if (!m->joint && joint_allowed(s, r, m)) {
         m->joint = true; /* from now on nothing is committed or read without it */

@@ -257,17 +257,16 @@ static bool is_full(const struct shard *s, const struct replica *r)
     return r->n_tail >= TAIL_ENTRIES_MAX || s->tail_bytes >= TAIL_BYTES_MAX;
 }
 
-/* R13: a record that was found ended stays so, whoever leads next with whatever clocks: it is deleted
- * before that is answered. Returns the entry to wait for: that, or the given one when there is no
- * room for it. */
+/* R13: a record that was found ended stays so, whoever leads next with whatever clocks: it is
+ * deleted before that is answered. Returns the entry to wait for: that, or the given one when there
+ * is no room for it. */
 static struct tail_entry *bury(struct shard *s, struct replica *r, const struct op *op,
                                struct tail_entry *depends)
 {
     struct op delete = { .code = OP_DELETE };
-    struct entry e = { .kind = ENTRY_DELETE,
-                       .answer = RESULT_NOT_FOUND,
-                       .key = op->key,
-                       .key_len = op->key_len };
+    struct entry e = {
+        .kind = ENTRY_DELETE, .answer = RESULT_NOT_FOUND, .key = op->key, .key_len = op->key_len
+    };
 
     return no_space(s, r, &delete) || is_full(s, r) ? depends : propose(s, r, &e);
 }

@@ -46,10 +46,12 @@ struct member {
     uint64_t heard_usec;   /* boot time of its newest grant or ack (R14) */
 
     /* of a learner */
-    bool streams;          /* it is sent all prepares */
-    bool learned;          /* it says that it is complete */
-    bool agrees;           /* and its digest was that of the copy here */
-    bool joint;            /* nothing is committed or read without it (R8) */
+    bool streams; /* it is sent all prepares */
+    bool begun;   /* it has taken the start of its catch-up: what it acks counts from then on */
+    bool taught;  /* and all the rest */
+    bool learned; /* it says that it is complete */
+    bool agrees;  /* and its digest was that of the copy here */
+    bool joint;   /* nothing is committed or read without it (R8) */
     uint64_t joint_seq;    /* what was prepared before it became so */
     uint64_t incarnation;  /* of the process that learned */
     uint64_t asked_usec;   /* when its promotion was asked for */
@@ -78,8 +80,8 @@ struct view_run {
 };
 /* The manager was heard so lately: it can form a view that a step depends on (R8, R16). */
 #define MANAGER_FRESH_USEC 1000000
-#define SEQ_MAX       (UINT64_C(1) << 62) /* no partition comes near it */
-#define VIEW_RUNS_MAX 1024                /* the oldest are forgotten */
+#define SEQ_MAX            (UINT64_C(1) << 62) /* no partition comes near it */
+#define VIEW_RUNS_MAX      1024                /* the oldest are forgotten */
 
 struct replica {
     uint16_t partition;
@@ -108,12 +110,12 @@ struct replica {
     size_t n_tail;
     struct name commit;
     struct name last;
-    uint64_t durable_seq;   /* last contiguous one durable here; >= commit.seq */
-    uint64_t matched_seq;   /* secondary: last one known to be the primary's of this view */
-    uint64_t acked_seq;     /* secondary: last one acked in this view */
+    uint64_t durable_seq;      /* last contiguous one durable here; >= commit.seq */
+    uint64_t matched_seq;      /* secondary: last one known to be the primary's of this view */
+    uint64_t acked_seq;        /* secondary: last one acked in this view */
     uint64_t heard_commit_seq; /* …and the highest commit that it was told of */
-    uint64_t progress_usec; /* boot time of the last commit, resend or change of view */
-    uint64_t commit_usec;   /* boot time of the last commit, or when the tail began to wait */
+    uint64_t progress_usec;    /* boot time of the last commit, resend or change of view */
+    uint64_t commit_usec;      /* boot time of the last commit, or when the tail began to wait */
 
     struct view_run *runs; /* the view table: view_table.c */
     size_t n_runs;
@@ -220,7 +222,8 @@ struct shard {
     struct list lessons; /* catch-ups that are sent: learner.c */
     uint32_t n_lessons;
     uint32_t lessons_wait; /* learners that wait for one */
-    size_t lesson_next;    /* replica, counted on, whose learners are looked at next */
+    uint64_t lesson_ids;
+    size_t lesson_next; /* replica, counted on, whose learners are looked at next */
     struct buf *pieces; /* sent in the step in progress */
     size_t n_pieces;
     size_t cap_pieces;

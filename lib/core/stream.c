@@ -41,7 +41,8 @@ void stream_ack(struct shard *s, struct replica *r, uint32_t from, const struct 
 {
     struct member *member = replica_member(r, from);
 
-    if (!replica_is_primary(r) || m->view != r->view || !member || m->seq > r->last.seq) {
+    if (!replica_is_primary(r) || m->view != r->view || !member || m->seq > r->last.seq ||
+        (replica_is_learner(r, member) && !member->begun)) {
         return;
     }
     member->heard_usec = s->now.boot_usec;

@@ -303,7 +303,7 @@ enum catchup_part { CATCHUP_START = 1, CATCHUP_RECORDS, CATCHUP_END, _CATCHUP_PA
 struct msg_catchup {
     uint16_t partition;
     uint32_t view;
-    uint64_t number; /* 0: the start */
+    uint64_t number; /* rises by one from the start on, which is above all of earlier attempts */
     uint8_t part;    /* enum catchup_part */
     const uint8_t *data;
     size_t bytes;

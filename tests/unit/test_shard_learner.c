@@ -278,6 +278,32 @@ static void test_joint_restarts(void **state)
     assert_int_equal(g->nodes[1].accused.server, 3);
 }
 
+/* What a learner said before it took the start of this catch-up counts for nothing: it may have cut
+ * that since. */
+static void test_stale_words(void **state)
+{
+    struct rig *g = *state;
+    struct shard_event e = { .kind = SHARD_ACK, .from = 3, .incarnation = 1 };
+
+    rig_view(g, 3, 2, "12+3");
+    rig_sync(g, 3);
+    rig_deliver_all(g, ACTION_CATCHUP_ASK, 3, 1);
+    rig_turn(g, 1);
+    assert_int_equal(rig_msg_count(g, ACTION_CATCHUP, 1, 3), 3);
+    e.note = (struct msg_at){ 0, 2, rig_info(g, 1).last.seq };
+    rig_step(g, 1, &e);
+    e.kind = SHARD_LEARNED;
+    e.learned = (struct msg_learned){ 0, 2, rig_info(g, 1).commit.seq, rig_info(g, 1).digest };
+    rig_step(g, 1, &e);
+    rig_tick(g, 1, SHARD_LEASE_USEC);
+    rig_turn(g, 1);
+    rig_event(g, 1, SHARD_MANAGER, 0);
+    rig_tick(g, 1, 0);
+    assert_false(rig_info(g, 1).joint);
+    rig_run(g, "123"); /* and then it learns */
+    joint(g);
+}
+
 /* R15: a record that can't be read: the copy is emptied, durably, before it asks to leave. */
 static void test_distrust(void **state)
 {
@@ -358,6 +384,7 @@ int main(void)
         TEST(test_joint),
         TEST(test_withdrawn),
         TEST(test_joint_restarts),
+        TEST(test_stale_words),
         TEST(test_distrust),
         TEST(test_distrust_returns),
     };
