@@ -189,6 +189,17 @@ static void host_say_status(struct host *h)
     }
 }
 
+/* A failure changes partitions turn after turn: they are told of together. */
+static void host_tell_news(struct host *h)
+{
+    if (h->news.views == 0) {
+        h->news_usec = clock_boot_usec();
+    } else if (clock_boot_usec() - h->news_usec >= HOST_NEWS_USEC) {
+        news_tell(&h->news, &manager_cluster(h->manager)->space);
+        h->news = (struct news){ 0 };
+    }
+}
+
 static void on_tick(void *ctx)
 {
     struct host *h = ctx;
@@ -196,6 +207,7 @@ static void on_tick(void *ctx)
 
     host_step(h, &e);
     if (h->serving && !h->stopping) {
+        host_tell_news(h);
         host_say_status(h);
     }
 }
@@ -204,11 +216,10 @@ static void on_turn_end(void *ctx)
 {
     struct host *h = ctx;
 
-    host_serve(h);
-    if (h->serving) {
-        news_tell(&h->news, &manager_cluster(h->manager)->space);
+    if (!h->serving) {
+        h->news = (struct news){ 0 }; /* what the disk held is none */
     }
-    h->news = (struct news){ 0 };
+    host_serve(h);
     peers_flush(&h->peers);
 }
 
@@ -299,7 +310,6 @@ static int host_open_log(struct host *h, struct io_error *error)
                                             .failed = on_failed },
                                    .log = on_raft_log,
                                    .log_ctx = h };
-    int r;
 
     h->lock_fd = daemon_lock_dir(h->settings->data_dir, error);
     if (h->lock_fd < 0) {
@@ -312,9 +322,7 @@ static int host_open_log(struct host *h, struct io_error *error)
         return io_error_set(error, -errno, "%s: %s", dir, strerrordesc_np(errno));
     }
     o.dir = dir;
-    r = raft_node_start(&o, &h->raft);
-    h->news = (struct news){ 0 }; /* what the disk held is none */
-    return r;
+    return raft_node_start(&o, &h->raft);
 }
 
 static int host_open(struct host *h, struct io_error *error)

@@ -14,6 +14,7 @@
 
 #define HOST_CONNECTIONS_MAX 16384
 #define HOST_STATUS_USEC     1000000 /* the sentence for systemd is renewed so often */
+#define HOST_NEWS_USEC       500000  /* new views are told of so late at the latest */
 #define HOST_RAFT_ID         1       /* a cluster of one manager */
 #define HOST_DEFERRED_MAX    (2 * RAFT_NODE_PENDING_MAX)
 
@@ -44,7 +45,8 @@ struct host {
     struct manager_event *deferred; /* came while stepping */
     size_t n_deferred;
     size_t cap_deferred;
-    struct news news; /* of the turn in progress */
+    struct news news;   /* not told yet… */
+    uint64_t news_usec; /* …since then, at most */
 
     struct peers peers;
 };

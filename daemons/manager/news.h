@@ -1,4 +1,4 @@
-/* What happened to the partitions in a turn, as one line of the log however many they are. */
+/* What happened to the partitions in a while, as one line of the log however many they are. */
 #pragma once
 
 #include "core/hashspace.h"
