@@ -194,6 +194,15 @@ def split(nemesis):
     return heal(nemesis)
 
 
+@fault(weight=4, longest=10, claims=LINKS)
+def island(nemesis):
+    """A server and a gateway see each other and nobody else: who reads there must not read what is old."""
+    inside = [nemesis.rng.choice(nemesis.cluster.servers).name, nemesis.rng.choice(nemesis.cluster.gateways).name]
+    outside = [name for name in nemesis.cluster.nodes if name not in inside]
+    nemesis.say(f"island {'+'.join(inside)}: {cut_between(nemesis, inside, outside)}")
+    return heal(nemesis)
+
+
 @fault(weight=3, longest=10, claims=LINKS)
 def delay(nemesis):
     a, b = pair(nemesis)
@@ -253,11 +262,11 @@ def failing_sync(nemesis):
     return undo
 
 
-@fault(weight=1, longest=5, claims=ALL, needs="removal")
+@fault(weight=1, longest=5, claims=ALL, needs="wipe")
 def wipe_server(nemesis):
     """The machine is there again, its disk is new: a new server, with the name and address of the old one."""
     p = nemesis.choose([s for s in nemesis.cluster.servers if s is not nemesis.disk_server])
-    nemesis.can.discard("removal")  # only one in a run: nothing makes the lost copies anew
+    nemesis.can.discard("wipe")  # only one in a run: nothing makes the lost copies anew
     nemesis.harm(p, f"wipe {p.name}")
     p.kill9()
     shutil.rmtree(nemesis.cluster.data_dir(p))
@@ -300,9 +309,9 @@ def clone_running(nemesis):
     return lambda: None
 
 
-def abilities(cluster, removal):
-    """What this machine and this version can do; tells what is left out."""
-    can = {"removal"} if removal else set()
+def abilities(cluster):
+    """What this machine can do; tells what is left out."""
+    can = {"wipe"}
     if os.environ.get(INSIDE):
         can.add("mount")
     else:

@@ -35,6 +35,8 @@
 #define PORTS_MAX      4
 #define ERRORS_MAX     32 /* different words of servers */
 #define READ_KEYS      100
+#define READERS        4 /* clients more, who only read, and don't wait long for an answer */
+#define HURRY_NSEC     (300 * MSEC)
 #define KEYS_OF_A_KIND 4 /* at a time: many clients on one key are too much to check */
 
 struct gap {
@@ -45,6 +47,7 @@ struct client {
     struct load *load;
     pthread_t thread;
     uint32_t id;
+    bool reader;
     struct rng rng;
     struct mc mc;
     struct notes notes;
@@ -129,12 +132,27 @@ static void choose_cas(struct client *c, const char *key, struct lin_op *o)
     }
 }
 
+/* Whoever waits for half of the cluster does not see what the other half says meanwhile: a reader
+ * asks on. */
+static void choose_read(struct client *c, struct lin_op *o, char key[static MC_KEY_BYTES])
+{
+    static const char kinds[] = { KEY_REGISTER, KEY_REGISTER, KEY_CAS, KEY_COUNTER };
+    uint64_t slot = (mc_now_nsec() - c->load->start_nsec) / SLOT_NSEC;
+
+    o->code = OP_GET;
+    snprintf(key, MC_KEY_BYTES, "%c%s.%" PRIu64 ".%" PRIu64,
+             kinds[rng_below(&c->rng, ARRAY_LEN(kinds))], c->load->prefix, slot,
+             rng_below(&c->rng, KEYS_OF_A_KIND));
+}
+
 /* Sets the key, the code and its operand. */
 static void choose_op(struct client *c, struct lin_op *o, char key[static MC_KEY_BYTES])
 {
     uint64_t dice = rng_below(&c->rng, 100);
 
-    if (dice < 20) {
+    if (c->reader) {
+        choose_read(c, o, key);
+    } else if (dice < 20) {
         o->code = OP_SET;
         snprintf(key, MC_KEY_BYTES, "%c%s.%" PRIu32 ".%" PRIu64, KEY_UNIQUE, c->load->prefix, c->id,
                  c->uniques++);
@@ -187,6 +205,10 @@ static void client_count(struct client *c, const struct lin_op *o, int r, const 
 {
     struct load *l = c->load;
 
+    if (c->reader && (r < 0 || o->result == RESULT_REFUSED)) {
+        l->wrong += r == -EBADMSG;
+        return;
+    }
     if (o->result == RESULT_REFUSED) {
         l->refused++;
     } else if (o->result == LIN_UNKNOWN) {
@@ -212,10 +234,12 @@ static uint8_t client_do(struct client *c, const char *key, struct lin_op *o)
 
     o->client = c->id;
     o->call = mc_now_nsec();
-    r = mc_do(&c->mc, key, o, TIMEOUT_NSEC, &value, error);
+    r = mc_do(&c->mc, key, o, c->reader ? HURRY_NSEC : TIMEOUT_NSEC, &value, error);
     o->ret = o->result == LIN_UNKNOWN ? LIN_NEVER : mc_now_nsec();
     client_count(c, o, r, error);
-    notes_add(&c->notes, key, o);
+    if (!c->reader || o->ret != LIN_NEVER) {
+        notes_add(&c->notes, key, o);
+    }
     return o->result;
 }
 
@@ -258,6 +282,15 @@ static void pause_usec(uint64_t usec)
     nanosleep(&ts, NULL);
 }
 
+/* To another gateway than before; readers stay with theirs. */
+static int client_connect(struct client *c)
+{
+    uint16_t port = c->load->ports[c->port % c->load->n_ports];
+
+    c->port += !c->reader;
+    return mc_connect(&c->mc, port, SEC);
+}
+
 static void *client_run(void *ctx)
 {
     struct client *c = ctx;
@@ -267,7 +300,7 @@ static void *client_run(void *ctx)
         if (c->mc.fd >= 0) {
             client_step(c);
             pause_usec(rng_below(&c->rng, 2 * c->load->pause_usec + 1));
-        } else if (mc_connect(&c->mc, c->load->ports[c->port++ % c->load->n_ports], SEC) < 0) {
+        } else if (client_connect(c) < 0) {
             pause_usec(50000);
         }
     }
@@ -289,6 +322,7 @@ static void load_start(struct load *l, uint64_t seed)
         c->rng.state = seed * 1000 + i;
         c->mc.fd = -1;
         c->port = (unsigned) i;
+        c->reader = i + READERS >= l->n_clients;
         if (pthread_create(&c->thread, NULL, client_run, c) != 0) {
             abort();
         }
@@ -502,7 +536,7 @@ int main(int argc, char **argv)
     }
     signal(SIGPIPE, SIG_IGN);
     l.prefix = argv[1];
-    l.n_clients = (size_t) atoi(argv[3]);
+    l.n_clients = (size_t) atoi(argv[3]) + READERS;
     l.pause_usec = strtoull(argv[4], NULL, 10);
     for (int i = 5; i < argc; i++) {
         l.ports[l.n_ports++] = (uint16_t) atoi(argv[i]);

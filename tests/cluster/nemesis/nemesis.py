@@ -210,7 +210,7 @@ class Totals:
         self.verdicts.append(verdict)
 
 
-def make_cluster(managers=1):
+def make_cluster():
     options = {
         "checkpoint-log-size": "1MiB",
         "segment-size": "1MiB",
@@ -289,13 +289,13 @@ def tell(nemesis, totals):
         diag(f"{count:6} x {text}")
 
 
-def run(tap, seed, rounds, seconds, longest, removal):
+def run(tap, seed, rounds, seconds, longest):
     note(f"SEED={seed}: {rounds} rounds of {seconds} s")
     started = time.monotonic()
     totals = Totals()
     with make_cluster() as cluster:
         cluster.start()
-        nemesis = Nemesis(cluster, seed, faults.abilities(cluster, removal), longest)
+        nemesis = Nemesis(cluster, seed, faults.abilities(cluster), longest)
         for number in range(1, rounds + 1):
             try:
                 one_round(nemesis, number, seconds, totals)
