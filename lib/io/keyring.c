@@ -266,6 +266,16 @@ static int load(const char *setting, bool again, struct keyring **ret_ring, char
     return r;
 }
 
+static void keyring_begin(struct keyring *ring, const char *path)
+{
+    if (ring) {
+        log_info("cluster key of %s: connections are made with %s%s%s", path, ring->names[0],
+                 ring->keys.n > 1 ? ", accepted too is " : "",
+                 ring->keys.n > 1 ? ring->names[1] : "");
+    }
+    keyring_use(ring);
+}
+
 int keyring_open(const char *setting, struct io_error *error)
 {
     _cleanup_free_ char *path = NULL;
@@ -273,7 +283,7 @@ int keyring_open(const char *setting, struct io_error *error)
     int r = load(setting, false, &ring, &path, error);
 
     if (r == 0) {
-        keyring_use(ring);
+        keyring_begin(ring, path);
     }
     return r;
 }
@@ -293,12 +303,7 @@ bool keyring_reload(const char *setting)
         log_error("there is no cluster key any more; the old one stays until a restart");
         return false;
     }
-    if (ring) {
-        log_info("cluster key read again from %s: new connections use %s%s%s", path, ring->names[0],
-                 ring->keys.n > 1 ? ", accepted too is " : "",
-                 ring->keys.n > 1 ? ring->names[1] : "");
-    }
-    keyring_use(ring);
+    keyring_begin(ring, path);
     return true;
 }
 

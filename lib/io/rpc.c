@@ -514,6 +514,15 @@ static void rpc_take(struct rpc *rpc, const uint8_t *p, size_t bytes)
     }
 }
 
+/* As rpc_malformed, with a limit of lines of its own: who has set up a machine wrongly finds the
+ * line also while others send garbage. */
+static void rpc_reject_key(struct rpc *rpc, const char *why)
+{
+    log_ratelimit(LOG_LEVEL_WARNING, "closed the connection with %s: %s", conn_peer_name(rpc->conn),
+                  why);
+    rpc_end_with(rpc, -EKEYREJECTED, why);
+}
+
 /* Without a key: is this the beginning of TLS, where a hello or its answer should be? No message of
  * ours begins like that. */
 static bool rpc_met_tls(const struct rpc *rpc, const struct buf *in)
@@ -530,9 +539,9 @@ static void rpc_on_data(struct conn *conn, void *ctx)
     struct buf *in = conn_in(conn);
 
     if (rpc_met_tls(rpc, in)) {
-        rpc_malformed(rpc, -EKEYREJECTED,
-                      "it uses TLS and there is no cluster key here: give this process the key "
-                      "file of that cluster (cluster-key)");
+        rpc_reject_key(rpc,
+                       "it uses TLS and there is no cluster key here: give this process the key "
+                       "file of that cluster (cluster-key)");
         return;
     }
     while ((rpc->state == RPC_HELLO || rpc->state == RPC_UP) && !rpc->paused && buf_len(in) > 0) {
@@ -591,7 +600,9 @@ static void rpc_on_conn_closed(struct conn *conn, void *ctx, int error)
         rpc_end_with(rpc, rpc->closing_error, rpc->why ? rpc->why : "closed here");
     } else if (error == -EKEYREJECTED && rpc_try_next_key(rpc)) {
         return;
-    } else if (error == -EKEYREJECTED || error == -EBADMSG) {
+    } else if (error == -EKEYREJECTED) {
+        rpc_reject_key(rpc, conn_why(conn));
+    } else if (error == -EBADMSG) {
         rpc_malformed(rpc, error, conn_why(conn));
     } else {
         rpc_end_with(rpc, error,

@@ -5,6 +5,7 @@
 #include "base/assert.h"
 #include "base/mem.h"
 #include "io/conn.h"
+#include "io/log.h"
 #include "io/loop.h"
 
 #include <errno.h>
@@ -47,11 +48,20 @@ size_t rpc_lobby_waiting(const struct rpc_lobby *lobby)
     return lobby->n;
 }
 
+static void rpc_close_oldest(struct rpc_lobby *lobby)
+{
+    static const char why[] = "too many connections wait for their hello, and it was the oldest";
+    struct rpc *oldest = LIST_ENTRY(lobby->waiting.next, struct rpc, in_lobby);
+
+    log_ratelimit(LOG_LEVEL_WARNING, "closed the connection with %s: %s", rpc_peer_name(oldest),
+                  why);
+    rpc_end_with(oldest, -ETIMEDOUT, why);
+}
+
 void rpc_enter_lobby(struct rpc *rpc, struct rpc_lobby *lobby)
 {
     if (lobby->n >= RPC_LOBBY_MAX) {
-        rpc_malformed(LIST_ENTRY(lobby->waiting.next, struct rpc, in_lobby), -ETIMEDOUT,
-                      "too many connections wait for their hello, and it was the oldest");
+        rpc_close_oldest(lobby);
     }
     rpc->lobby = lobby;
     list_push_back(&lobby->waiting, &rpc->in_lobby);

@@ -338,36 +338,55 @@ static int tls_put_record(struct tls *tls, const uint8_t *p, size_t bytes)
     return 0;
 }
 
+/* Pieces that become one record. */
+struct tls_stage {
+    size_t n;
+    uint8_t bytes[TLS_RECORD_BYTES];
+};
+
+static int tls_stage_flush(struct tls *tls, struct tls_stage *stage)
+{
+    size_t n = stage->n;
+
+    stage->n = 0;
+    return n > 0 ? tls_put_record(tls, stage->bytes, n) : 0;
+}
+
+/* What makes a whole record by itself is not copied. */
+static int tls_stage_put(struct tls *tls, struct tls_stage *stage, const uint8_t *p, size_t bytes)
+{
+    int r = 0;
+
+    while (bytes > 0 && r == 0) {
+        size_t piece = MIN_OF(bytes, TLS_RECORD_BYTES - stage->n);
+        if (piece == TLS_RECORD_BYTES) {
+            r = tls_put_record(tls, p, piece);
+        } else {
+            memcpy(stage->bytes + stage->n, p, piece);
+            stage->n += piece;
+            r = stage->n == TLS_RECORD_BYTES ? tls_stage_flush(tls, stage) : 0;
+        }
+        p += piece;
+        bytes -= piece;
+    }
+    return r;
+}
+
 ssize_t tls_seal(struct tls *tls, const struct iovec *iov, size_t n)
 {
-    uint8_t stage[TLS_RECORD_BYTES];
-    size_t staged = 0;
+    struct tls_stage stage;
     size_t taken = 0;
     int r = 0;
 
     kumo_assert(tls->up);
+    stage.n = 0; /* the bytes need no zeroes */
     for (size_t i = 0; i < n && r == 0; i++) {
-        const uint8_t *p = iov[i].iov_base;
-        size_t left = MIN_OF(iov[i].iov_len, TLS_SEAL_BYTES - taken);
-
-        taken += left;
-        while (left > 0 && r == 0) {
-            bool whole = staged == 0 && left >= TLS_RECORD_BYTES;
-            size_t piece = MIN_OF(left, TLS_RECORD_BYTES - staged);
-            if (!whole) {
-                memcpy(stage + staged, p, piece);
-                staged += piece;
-            }
-            if (whole || staged == TLS_RECORD_BYTES) {
-                r = tls_put_record(tls, whole ? p : stage, TLS_RECORD_BYTES);
-                staged = 0;
-            }
-            p += piece;
-            left -= piece;
-        }
+        size_t piece = MIN_OF(iov[i].iov_len, TLS_SEAL_BYTES - taken);
+        r = tls_stage_put(tls, &stage, iov[i].iov_base, piece);
+        taken += piece;
     }
-    if (r == 0 && staged > 0) {
-        r = tls_put_record(tls, stage, staged);
+    if (r == 0) {
+        r = tls_stage_flush(tls, &stage);
     }
     return r < 0 ? r : (ssize_t) taken;
 }
