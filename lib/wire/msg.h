@@ -78,12 +78,20 @@ enum msg_method {
     /* kumoctl -> server's shard */
     MSG_PEEK_KEY =
         64, /* request: [key] -> [struct msg_peek] what this replica holds, whatever its part */
+
+    /* manager <-> manager (wire/raft_msg.h) */
+    MSG_RAFT = 80, /* notify: [struct raft_msg] */
+    MSG_MANAGER,   /* request: [struct msg_manager] -> struct msg_manager: who they are */
+
+    /* anyone -> any manager, whether it leads or not */
+    MSG_MANAGERS = 88, /* request: [] -> struct msg_managers */
 };
 
 /* Codes of errors that answer a request. */
 enum msg_error {
     MSG_ERROR_REFUSED = 1, /* not now, not here, or not so: the text says what */
     MSG_ERROR_DENIED,      /* for good: asking again is no use */
+    MSG_ERROR_NOT_LEADER,  /* nothing was done: another manager leads, or none at the moment */
 };
 
 /* ---- connections ---- */
