@@ -1,11 +1,15 @@
 /* What C-Raft calls: the state machine behind `struct consensus_fsm`, the disk of raft_uv with an
- * eye on every step that can fail, and a transport that leads nowhere. */
+ * eye on every step that can fail, messages to the owner's `send`, and a transport that leads
+ * nowhere. */
 #include "io/raft_internal.h"
+#include "io/raft_wire.h"
 
 #include "base/assert.h"
+#include "base/mem.h"
 
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
 
@@ -127,14 +131,124 @@ static int io_append(struct raft_io *io, struct raft_io_append *req,
     return 0;
 }
 
-/* There is no way to another manager: the message is lost, as on a network. An error returned from
- * here would make raft drop the rest of its step. */
+static int io_truncate(struct raft_io *io, raft_index index)
+{
+    struct raft_node *n = node_of_io(io);
+
+    n->io_failed |= n->uv_truncate(io, index) != 0;
+    return 0; /* else raft would drop the rest of its step; the node ends */
+}
+
+/* ---- snapshots: C-Raft's requests with ours around them ---- */
+
+struct snapshot_put {
+    struct raft_io_snapshot_put own; /* first */
+    struct raft_node *node;
+    struct raft_io_snapshot_put *req;
+    raft_io_snapshot_put_cb cb;
+    bool installs; /* another manager's */
+};
+
+/* A snapshot of its own that could not be stored is made again later. One that another manager sent
+ * would be waited for for ever. */
+static void on_snapshot_put(struct raft_io_snapshot_put *own, int status)
+{
+    struct snapshot_put *p = (struct snapshot_put *) (void *) own;
+    struct snapshot_put put = *p;
+
+    free(p);
+    if (status != 0 && put.installs && put.node->state == NODE_RUNNING) {
+        put.node->io_failed = true;
+        return;
+    }
+    put.cb(put.req, status);
+}
+
+static int io_snapshot_put(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req,
+                           const struct raft_snapshot *snapshot, raft_io_snapshot_put_cb cb)
+{
+    struct raft_node *n = node_of_io(io);
+    struct snapshot_put *p = mem_zalloc(1, sizeof(*p));
+    int rv;
+
+    *p = (struct snapshot_put){ .node = n, .req = req, .cb = cb, .installs = trailing == 0 };
+    rv = n->uv_snapshot_put(io, trailing, &p->own, snapshot, on_snapshot_put);
+    if (rv != 0) {
+        n->io_failed |= p->installs;
+        free(p);
+    }
+    return rv;
+}
+
+struct snapshot_get {
+    struct raft_io_snapshot_get own; /* first */
+    struct raft_node *node;
+    struct raft_io_snapshot_get *req;
+    raft_io_snapshot_get_cb cb;
+};
+
+/* C-Raft names the snapshot that was the newest when it asked, and its term also when it gets a
+ * newer one: the term is mended when it is sent. After an error it would free what it never had. */
+static void on_snapshot_got(struct raft_io_snapshot_get *own, struct raft_snapshot *snapshot,
+                            int status)
+{
+    struct snapshot_get *g = (struct snapshot_get *) (void *) own;
+    struct snapshot_get get = *g;
+
+    free(g);
+    if (status != 0) {
+        get.node->io_failed = true;
+        return;
+    }
+    get.node->got_index = snapshot->index;
+    get.node->got_term = snapshot->term;
+    get.cb(get.req, snapshot, status);
+}
+
+static int io_snapshot_get(struct raft_io *io, struct raft_io_snapshot_get *req,
+                           raft_io_snapshot_get_cb cb)
+{
+    struct raft_node *n = node_of_io(io);
+    struct snapshot_get *g = mem_zalloc(1, sizeof(*g));
+    int rv;
+
+    *g = (struct snapshot_get){ .node = n, .req = req, .cb = cb };
+    rv = n->uv_snapshot_get(io, &g->own, on_snapshot_got);
+    if (rv != 0) {
+        n->io_failed = true;
+        free(g);
+    }
+    return rv;
+}
+
+/* ---- messages ---- */
+
+static int io_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, raft_io_recv_cb recv)
+{
+    struct raft_node *n = node_of_io(io);
+
+    n->recv = recv;
+    return n->uv_start(io, msecs, tick, recv);
+}
+
+/* Sent or lost, as on a network: an error returned from here would make raft drop the rest of its
+ * step. What the disk failed to keep is not told to anybody. */
 static int io_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *message,
                    raft_io_send_cb cb)
 {
-    (void) io;
-    (void) message;
-    cb(req, RAFT_NOCONNECTION);
+    struct raft_node *n = node_of_io(io);
+    struct raft_message m = *message;
+    struct buf b = { 0 };
+
+    if (n->options.send && n->state == NODE_RUNNING && !n->io_failed) {
+        if (m.type == RAFT_INSTALL_SNAPSHOT && m.install_snapshot.last_index == n->got_index) {
+            m.install_snapshot.last_term = n->got_term;
+        }
+        raft_wire_put(&b, &m, RAFT_NODE_MESSAGE_BYTES_MAX);
+        n->options.send(n->options.send_ctx, m.server_id, &b);
+        buf_free(&b);
+    }
+    cb(req, 0);
     return 0;
 }
 
@@ -196,11 +310,19 @@ void raft_glue_watch_io(struct raft_node *n)
     raft_uv_set_tracer(&n->io, NULL);
     /* It silently forgets entries after a flipped bit. */
     raft_uv_set_auto_recovery(&n->io, false);
+    n->uv_start = n->io.start;
     n->uv_set_term = n->io.set_term;
     n->uv_set_vote = n->io.set_vote;
     n->uv_append = n->io.append;
+    n->uv_truncate = n->io.truncate;
+    n->uv_snapshot_put = n->io.snapshot_put;
+    n->uv_snapshot_get = n->io.snapshot_get;
+    n->io.start = io_start;
     n->io.set_term = io_set_term;
     n->io.set_vote = io_set_vote;
     n->io.append = io_append;
+    n->io.truncate = io_truncate;
+    n->io.snapshot_put = io_snapshot_put;
+    n->io.snapshot_get = io_snapshot_get;
     n->io.send = io_send;
 }

@@ -39,6 +39,7 @@ struct raft_node {
     enum node_state state;
     bool in_fsm;       /* inside apply, snapshot or restore */
     bool io_failed;    /* something could not be written, or the state not be restored */
+    const char *fatal; /* why it must not go on, not the disk's fault; NULL: it may */
     bool uv_closed;    /* raft_close has ended */
     bool close_queued; /* raft_node_close was called */
     void (*closed)(void *ctx);
@@ -62,11 +63,24 @@ struct raft_node {
     uint64_t watch_msec; /* clock of the last look */
     uint64_t stall_msec;
 
+    /* Of the snapshot that was read last, to be sent: C-Raft may take another one's term. */
+    raft_index got_index;
+    raft_term got_term;
+
+    /* C-Raft's, for messages. */
+    raft_io_recv_cb recv;
+
     /* raft_uv's own, behind the watching ones. */
+    int (*uv_start)(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, raft_io_recv_cb recv);
     int (*uv_set_term)(struct raft_io *io, raft_term term);
     int (*uv_set_vote)(struct raft_io *io, raft_id id);
     int (*uv_append)(struct raft_io *io, struct raft_io_append *req,
                      const struct raft_entry entries[], unsigned n, raft_io_append_cb cb);
+    int (*uv_truncate)(struct raft_io *io, raft_index index);
+    int (*uv_snapshot_put)(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req,
+                           const struct raft_snapshot *snapshot, raft_io_snapshot_put_cb cb);
+    int (*uv_snapshot_get)(struct raft_io *io, struct raft_io_snapshot_get *req,
+                           raft_io_snapshot_get_cb cb);
 };
 
 struct proposal {

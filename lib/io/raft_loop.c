@@ -108,20 +108,24 @@ static const char *node_disk_error(struct raft_node *n)
     return n->stall_msec >= STALL_MSEC ? "the disk has stored nothing for 30 s" : NULL;
 }
 
-/* Ends with an answer for everybody. What the library still holds is left to the end of the
- * process. */
-static void node_fail(struct raft_node *n, const char *reason)
+/* As a sentence for the operator. */
+static void disk_error_say(const struct raft_node *n, const char *reason, char *out, size_t cap)
 {
-    char why[RAFT_WHY_BYTES];
     int error;
 
     if (sscanf(reason, "write failed: -%d", &error) == 1) { /* raft_uv's way to say it */
         reason = strerror(error);
     }
     snprintf(
-        why, sizeof(why),
+        out, cap,
         "the raft log in %s can't be written: %s; check the disk, then start the manager again",
         n->dir, reason);
+}
+
+/* Ends with an answer for everybody. What the library still holds is left to the end of the
+ * process. */
+static void node_fail(struct raft_node *n, const char *why)
+{
     n->state = NODE_FAILED;
     event_del(n->readable);
     event_del(n->timer);
@@ -205,11 +209,16 @@ static void node_turn_closing(struct raft_node *n)
 
 static void node_turn_running(struct raft_node *n)
 {
+    char why[RAFT_WHY_BYTES];
+
     n->in_turn = true;
     node_run(n);
     const char *reason = node_disk_error(n);
     if (reason) {
-        node_fail(n, reason);
+        disk_error_say(n, reason, why, sizeof(why));
+        node_fail(n, why);
+    } else if (n->fatal) {
+        node_fail(n, n->fatal);
     } else if (n->state == NODE_RUNNING) {
         node_watch_leadership(n);
     }

@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "base/mem.h"
 #include "io/raft_internal.h"
+#include "io/raft_wire.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -182,10 +183,15 @@ static void node_free(struct raft_node *n)
 
 static int node_bootstrap(struct raft_node *n)
 {
+    const struct raft_node_server alone = { .id = n->options.id, .address = n->options.address };
+    const struct raft_node_server *servers = n->options.n_servers > 0 ? n->options.servers : &alone;
     struct raft_configuration conf;
+    int rv = 0;
 
     raft_configuration_init(&conf);
-    int rv = raft_configuration_add(&conf, n->options.id, n->options.address, RAFT_VOTER);
+    for (size_t i = 0; i < MAX_OF(n->options.n_servers, (size_t) 1) && rv == 0; i++) {
+        rv = raft_configuration_add(&conf, servers[i].id, servers[i].address, RAFT_VOTER);
+    }
     if (rv == 0) {
         rv = raft_bootstrap(&n->raft, &conf);
     }
@@ -339,6 +345,91 @@ int raft_node_start(const struct raft_node_options *o, struct raft_node **ret_no
     }
     *ret_node = n;
     return 0;
+}
+
+/* ---- the other managers ---- */
+
+int raft_node_look(const struct raft_node_options *o, bool *ret_begun)
+{
+    char why[RAFT_WHY_BYTES] = "";
+    struct raft_store store;
+    int r = raft_store_open(o->dir, &store, why, sizeof(why));
+
+    if (r < 0) {
+        return start_failed(o, why, r);
+    }
+    *ret_begun = !store.empty;
+    raft_store_close(&store);
+    return 0;
+}
+
+size_t raft_node_servers(const struct raft_node *n, struct raft_node_server *ret, size_t max)
+{
+    const struct raft_configuration *c = &n->raft.configuration;
+
+    for (unsigned i = 0; i < c->n && i < max; i++) {
+        ret[i] = (struct raft_node_server){ c->servers[i].id, c->servers[i].address };
+    }
+    return c->n;
+}
+
+/* Whether raft can't take the message now, or at all. */
+static bool message_is_refused(struct raft_node *n, const struct raft_message *m)
+{
+    bool leads = raft_state(&n->raft) == RAFT_LEADER;
+    raft_term term = raft_current_term(&n->raft);
+
+    if (m->type == RAFT_INSTALL_SNAPSHOT && n->raft.legacy.snapshot_taking) {
+        return true; /* 0.22.1 would forget it and then look at it; it is sent again */
+    }
+    if (leads && ((m->type == RAFT_APPEND_ENTRIES && m->append_entries.term == term) ||
+                  (m->type == RAFT_INSTALL_SNAPSHOT && m->install_snapshot.term == term))) {
+        n->fatal = "two managers lead in the same term: one of the group has lost its data-dir, or "
+                   "runs on a copy of it; stop the one that does";
+        raft_loop_wake(n);
+        return true; /* raft trusts that this can't be */
+    }
+    return false;
+}
+
+int raft_node_receive(struct raft_node *n, uint64_t from, struct mp_reader *message)
+{
+    struct raft_message m;
+    int r;
+
+    kumo_assert(!n->in_fsm);
+    if (n->state != NODE_RUNNING || n->io_failed || n->io.errmsg[0] != '\0' || n->fatal) {
+        return 0;
+    }
+    r = raft_wire_get(message, &m);
+    if (r < 0) {
+        return r == -EBADMSG ? r : 0; /* without memory it is lost, as on a network */
+    }
+    if (message_is_refused(n, &m)) {
+        raft_wire_free(&m);
+        return 0;
+    }
+    m.server_id = from;
+    m.server_address = "-"; /* it goes by ids */
+    uv_update_time(&n->loop);
+    n->recv(&n->io, &m);
+    raft_loop_wake(n);
+    return 0;
+}
+
+void raft_node_state(struct raft_node *n, struct raft_node_state *ret)
+{
+    const char *address;
+    raft_id leader = 0;
+
+    if (n->state == NODE_RUNNING) {
+        raft_leader(&n->raft, &leader, &address);
+    }
+    *ret = (struct raft_node_state){
+        .leads = node_is_leader(n),
+        .leader = leader,
+        .term = raft_current_term(&n->raft),
+    };
 }
 
 void raft_node_close(struct raft_node *n, void (*closed)(void *ctx), void *ctx)

@@ -1,14 +1,15 @@
 /* The replicated log of the managers: `struct consensus` by C-Raft, with its own disk format
- * (raft_uv) and a libuv loop that runs inside the daemon's libevent loop. Today a cluster has one
- * member: there is no way yet to reach another manager, and nothing is ever sent.
+ * (raft_uv) and a libuv loop that runs inside the daemon's libevent loop. It knows no sockets: its
+ * owner carries messages to the other managers and hands over theirs (io/raft_group.h).
  *
- * What it must never do: report a proposal that is not on disk, go on after a disk error (a failed
- * write is never retried), or open a log that it can't read as a whole.
+ * What it must never do: report a proposal that is not on the disks of most, go on after a disk
+ * error (a failed write is never retried), or open a log that it can't read as a whole.
  *
  * One thread: every call and every callback happens on the loop of `base`. */
 #pragma once
 
 #include "core/consensus.h"
+#include "wire/mp.h"
 
 #include <event2/event.h>
 
@@ -21,7 +22,16 @@
 #define RAFT_NODE_SNAPSHOT_THRESHOLD 1024
 #define RAFT_NODE_SNAPSHOT_TRAILING  256
 
+/* Entries in one message to another manager, but for one that is larger itself. */
+#define RAFT_NODE_MESSAGE_BYTES_MAX ((size_t) 1 << 20)
+
 struct raft_node;
+
+/* One manager of the group, as the log has it. */
+struct raft_node_server {
+    uint64_t id;
+    const char *address;
+};
 
 struct raft_node_options {
     /* Must outlive the node. */
@@ -32,9 +42,16 @@ struct raft_node_options {
      * only remembered, not connected to. */
     uint64_t id;
     const char *address;
-    /* Begin a cluster of one, if `dir` holds nothing yet. Without it an empty log waits to be taken
-     * up. */
+    /* Begin a log, if `dir` holds nothing yet: of a group of these servers, of which this one is
+     * one; with none given, of this one alone. Every server of a new group must begin with the same
+     * ones. Without it an empty log waits to be taken up. Used during the start only. */
     bool bootstrap;
+    const struct raft_node_server *servers;
+    size_t n_servers;
+    /* Carries one MessagePack item to server `to`, or loses it, and must not call the node. NULL:
+     * all are lost. */
+    void (*send)(void *ctx, uint64_t to, const struct buf *message);
+    void *send_ctx;
     struct consensus_fsm fsm;
     /* What the operator should read: why the start failed (LOG_ERR), or what is odd (LOG_WARNING);
      * the levels are syslog's. May be NULL. */
@@ -51,6 +68,24 @@ struct raft_node_options {
  * (damaged, or not readable by this version), -ENOSPC, -EIO, -ENOMEM. The caller still owns the
  * options. */
 int raft_node_start(const struct raft_node_options *o, struct raft_node **ret_node);
+
+/* Whether a log was begun in this directory. Errors as of raft_node_start, told in the same way. */
+int raft_node_look(const struct raft_node_options *o, bool *ret_begun);
+
+/* The servers that the log names. Returns how many there are; writes at most `max`, whose addresses
+ * are valid until the loop turns. */
+size_t raft_node_servers(const struct raft_node *n, struct raft_node_server *ret, size_t max);
+
+/* What server `from` sent. -EBADMSG: it can't have been meant so; nothing happened. Not to be
+ * called from a callback of the node. */
+int raft_node_receive(struct raft_node *n, uint64_t from, struct mp_reader *message);
+
+struct raft_node_state {
+    bool leads;      /* as consensus_is_leader */
+    uint64_t leader; /* 0: none is known */
+    uint64_t term;
+};
+void raft_node_state(struct raft_node *n, struct raft_node_state *ret);
 
 /* The log's interface; valid until raft_node_close is called. Its rules, beyond core/consensus.h:
  * `propose` is -EAGAIN as well while closing, -EIO after `failed`, -EMSGSIZE above
