@@ -1,0 +1,839 @@
+/* Groups of managers, all on one loop, each with its own disk and port, over real connections: the
+ * first start, elections, replication, cuts, snapshots, restarts, and who must not be let in. */
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "base/crc32c.h"
+#include "io/clock.h"
+#include "io/listener.h"
+#include "io/log.h"
+#include "io/loop.h"
+#include "io/raft_group_private.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define WAIT_USEC 60000000
+
+/* A state machine that remembers how many entries it saw, and a checksum over them in order. */
+struct counter {
+    uint64_t count;
+    uint32_t crc;
+};
+
+struct node {
+    struct rig *rig;
+    char dir[96];
+    char address[32];
+    struct listener *listener;
+    struct raft_group *group;
+    struct counter state;
+    unsigned n_restored;
+    bool leader;
+    bool cut; /* nobody reaches it, and it reaches nobody */
+    bool failed;
+    bool closed;
+    char why[1024];  /* of `failed` */
+    char text[1024]; /* the last error for the operator */
+};
+
+struct rig {
+    char dir[64];
+    struct loop *loop;
+    struct loop_timer *look; /* every wait looks at the clock */
+    struct node nodes[MANAGERS_MAX];
+    size_t n;
+    unsigned n_done;
+    unsigned n_ok;
+    unsigned n_lost;
+};
+
+/* ---- the state machine ---- */
+
+static void on_apply(void *ctx, uint64_t index, const uint8_t *data, size_t bytes)
+{
+    struct node *x = ctx;
+
+    (void) index;
+    x->state.count++;
+    x->state.crc = crc32c(x->state.crc, data, bytes);
+}
+
+static void on_snapshot(void *ctx, struct buf *out)
+{
+    struct node *x = ctx;
+    uint8_t b[12];
+
+    bytes_put_u64(b, x->state.count);
+    bytes_put_u32(b + 8, x->state.crc);
+    buf_append(out, b, sizeof(b));
+}
+
+static int on_restore(void *ctx, const uint8_t *data, size_t bytes)
+{
+    struct node *x = ctx;
+
+    if (bytes != 12) {
+        return -EBADMSG;
+    }
+    x->state = (struct counter){ bytes_get_u64(data), bytes_get_u32(data + 8) };
+    x->n_restored++;
+    return 0;
+}
+
+static void on_leadership(void *ctx, bool leader)
+{
+    struct node *x = ctx;
+
+    x->leader = leader;
+}
+
+static void on_failed(void *ctx, const char *why)
+{
+    struct node *x = ctx;
+
+    x->failed = true;
+    snprintf(x->why, sizeof(x->why), "%s", why);
+}
+
+static void on_log(void *ctx, int level, const char *text)
+{
+    struct node *x = ctx;
+
+    if (level <= LOG_ERR) {
+        snprintf(x->text, sizeof(x->text), "%s", text);
+    }
+}
+
+static void on_cluster_id(void *ctx, uint8_t ret_id[UUID_BYTES])
+{
+    (void) ctx;
+    memset(ret_id, 0, UUID_BYTES);
+}
+
+static void on_released(void *ctx)
+{
+    struct node *x = ctx;
+
+    listener_release(x->listener);
+}
+
+/* ---- the door of each ---- */
+
+static enum rpc_verdict on_hello(struct rpc *rpc, void *ctx, struct mp_reader *params,
+                                 struct buf *answer)
+{
+    struct node *x = ctx;
+    struct msg_hello theirs;
+    struct msg_hello ours = { .protocol_min = 1, .protocol_max = 1, .role = ROLE_MANAGER };
+
+    msg_get_hello(params, &theirs);
+    assert_false(params->failed);
+    assert_int_equal(theirs.role, ROLE_MANAGER);
+    assert_in_range(theirs.server, 1, x->rig->n);
+    if (!x->group || x->cut || x->rig->nodes[theirs.server - 1].cut) {
+        buf_append(answer, "cut", 3);
+        return RPC_HELLO_REFUSE;
+    }
+    msg_put_hello(answer, &ours);
+    raft_group_adopt(x->group, rpc);
+    return RPC_HELLO_ACCEPT;
+}
+
+static void on_rpc_closed(struct rpc *rpc, void *ctx, int error, const char *why)
+{
+    struct node *x = ctx;
+
+    (void) rpc;
+    (void) error;
+    (void) why;
+    listener_release(x->listener);
+}
+
+static const struct rpc_ops door_ops = { .on_hello = on_hello, .on_closed = on_rpc_closed };
+
+static void on_accept(void *ctx, int fd)
+{
+    struct node *x = ctx;
+    struct rpc_config config = { .ops = &door_ops,
+                                 .ctx = x,
+                                 .message_bytes_max = MSG_BYTES_MAX,
+                                 .out_bytes_max = MSG_BYTES_MAX };
+
+    rpc_accept(x->rig->loop, fd, &config);
+}
+
+/* ---- the rig ---- */
+
+static int node_start_as(struct node *x, const char *const *addresses, size_t n, size_t self)
+{
+    struct raft_group_options o = {
+        .loop = x->rig->loop,
+        .dir = x->dir,
+        .addresses = addresses,
+        .n = n,
+        .self = self,
+        .fsm = { .ctx = x,
+                 .apply = on_apply,
+                 .snapshot = on_snapshot,
+                 .restore = on_restore,
+                 .leadership = on_leadership,
+                 .failed = on_failed },
+        .cluster_id = on_cluster_id,
+        .released = on_released,
+        .log = on_log,
+    };
+
+    x->state = (struct counter){ 0 };
+    x->n_restored = 0;
+    x->leader = x->failed = x->closed = false;
+    x->why[0] = x->text[0] = '\0';
+    x->group = NULL;
+    return raft_group_start(&o, &x->group);
+}
+
+static int node_start(struct node *x)
+{
+    const char *addresses[MANAGERS_MAX];
+
+    for (size_t i = 0; i < x->rig->n; i++) {
+        addresses[i] = x->rig->nodes[i].address;
+    }
+    return node_start_as(x, addresses, x->rig->n, (size_t) (x - x->rig->nodes));
+}
+
+#define WAIT_FOR(g, condition)                                                                     \
+    do {                                                                                           \
+        uint64_t until_ = clock_boot_usec() + WAIT_USEC;                                           \
+        while (!(condition)) {                                                                     \
+            assert_true(clock_boot_usec() < until_);                                               \
+            loop_turn((g)->loop, true);                                                            \
+        }                                                                                          \
+    } while (0)
+
+static void run_for(struct rig *g, uint64_t usec)
+{
+    uint64_t until = clock_boot_usec() + usec;
+
+    while (clock_boot_usec() < until) {
+        loop_turn(g->loop, true);
+    }
+}
+
+static void on_closed(void *ctx)
+{
+    struct node *x = ctx;
+
+    x->closed = true;
+}
+
+static void node_stop(struct node *x)
+{
+    struct rig *g = x->rig;
+
+    raft_group_close(TAKE_PTR(x->group), on_closed, x);
+    WAIT_FOR(g, x->closed);
+    x->leader = false;
+}
+
+static struct node *leader_of(struct rig *g)
+{
+    struct node *leader = NULL;
+
+    for (size_t i = 0; i < g->n; i++) {
+        if (g->nodes[i].group && g->nodes[i].leader && !g->nodes[i].cut) {
+            leader = &g->nodes[i];
+        }
+    }
+    return leader;
+}
+
+static struct node *wait_leader(struct rig *g)
+{
+    WAIT_FOR(g, leader_of(g) != NULL);
+    return leader_of(g);
+}
+
+static struct node *other_than(struct rig *g, const struct node *x)
+{
+    return &g->nodes[(size_t) (x - g->nodes + 1) % g->n];
+}
+
+static void on_done(void *ctx, int status, uint64_t index)
+{
+    struct rig *g = ctx;
+
+    (void) index;
+    g->n_done++;
+    g->n_ok += status == 0;
+    g->n_lost += status == -EREMOTEIO;
+}
+
+/* So many entries of so many bytes are committed, by whoever leads. What got lost with a leader is
+ * proposed again. */
+static void commit_bytes(struct rig *g, unsigned n, size_t bytes)
+{
+    _cleanup_free_ uint8_t *data = calloc(1, bytes);
+    unsigned ok = g->n_ok;
+    unsigned target = ok + n;
+    uint64_t until = clock_boot_usec() + WAIT_USEC;
+
+    while (g->n_ok < target) {
+        struct node *leader = wait_leader(g);
+        unsigned done = g->n_done, asked = 0;
+        bytes_put_u32(data, g->n_done);
+        for (; asked < MIN_OF(target - g->n_ok, 64U); asked++) {
+            if (consensus_propose(raft_group_consensus(leader->group), data, bytes, on_done, g) <
+                0) {
+                break;
+            }
+        }
+        WAIT_FOR(g, g->n_done == done + asked);
+        assert_true(clock_boot_usec() < until);
+        loop_turn(g->loop, asked == 0);
+    }
+}
+
+static void commit(struct rig *g, unsigned n)
+{
+    commit_bytes(g, n, 24);
+}
+
+static bool all_equal(const struct rig *g)
+{
+    const struct node *first = NULL;
+
+    for (size_t i = 0; i < g->n; i++) {
+        const struct node *x = &g->nodes[i];
+        if (!x->group || x->failed) {
+            continue;
+        }
+        first = first ? first : x;
+        if (x->state.count != first->state.count || x->state.crc != first->state.crc) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void wait_equal(struct rig *g, uint64_t count)
+{
+    WAIT_FOR(g, all_equal(g) && wait_leader(g)->state.count >= count);
+}
+
+static void node_cut(struct node *x)
+{
+    struct rig *g = x->rig;
+
+    x->cut = true;
+    raft_group_disconnect(x->group); /* both ways: what it has accepted too */
+    for (size_t i = 0; i < g->n; i++) {
+        struct node *y = &g->nodes[i];
+        struct member *m = y->group ? &y->group->members[x - g->nodes] : NULL;
+        if (m && m->link) {
+            rpc_link_next(m->link);
+        }
+    }
+}
+
+static void node_heal(struct node *x)
+{
+    x->cut = false;
+    assert_int_equal(raft_group_connect(x->group), 0);
+}
+
+static void node_init(struct rig *g, size_t i)
+{
+    struct node *x = &g->nodes[i];
+    char text[ADDR_TEXT_BYTES];
+    struct addr addr;
+
+    x->rig = g;
+    snprintf(x->dir, sizeof(x->dir), "%s/%zu", g->dir, i + 1);
+    assert_int_equal(mkdir(x->dir, 0750), 0);
+    x->listener = listener_new(g->loop, 0, "listen", on_accept, x);
+    assert_int_equal(listener_open(x->listener, "127.0.0.1:0", 0, true, NULL), 0);
+    listener_start(x->listener);
+    assert_int_equal(listener_addr(x->listener, 0, &addr), 0);
+    snprintf(x->address, sizeof(x->address), "%s", addr_format(&addr, text));
+}
+
+static void dir_remove(const char *dir)
+{
+    char command[160];
+
+    snprintf(command, sizeof(command), "rm -rf '%s'", dir);
+    assert_int_equal(system(command), 0);
+}
+
+static void on_look(void *ctx)
+{
+    (void) ctx;
+}
+
+/* A group, not started. */
+static void rig_make(struct rig *g, size_t n)
+{
+    *g = (struct rig){ .n = n };
+    strcpy(g->dir, "/tmp/kumo-group-XXXXXX");
+    assert_non_null(mkdtemp(g->dir));
+    assert_int_equal(loop_new(&g->loop), 0);
+    g->look = loop_timer_new(g->loop, on_look, g);
+    loop_timer_every(g->look, 10000);
+    for (size_t i = 0; i < n; i++) {
+        node_init(g, i);
+    }
+}
+
+static void rig_start(struct rig *g, size_t n)
+{
+    rig_make(g, n);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(node_start(&g->nodes[i]), 0);
+    }
+}
+
+static void rig_free(struct rig *g)
+{
+    for (size_t i = 0; i < g->n; i++) {
+        if (g->nodes[i].group) {
+            node_stop(&g->nodes[i]);
+        }
+    }
+    run_for(g, 20000);
+    for (size_t i = 0; i < g->n; i++) {
+        listener_stop(g->nodes[i].listener);
+    }
+    loop_turn(g->loop, false);
+    for (size_t i = 0; i < g->n; i++) {
+        listener_free(g->nodes[i].listener);
+    }
+    loop_timer_free(g->look);
+    loop_free(g->loop);
+    dir_remove(g->dir);
+}
+
+/* ---- tests ---- */
+
+static void test_replicates(void **state)
+{
+    struct rig g;
+    uint64_t began;
+
+    (void) state;
+    began = clock_boot_usec();
+    rig_start(&g, 3);
+    wait_leader(&g);
+    print_message("# leader of a new group after %.0f ms\n",
+                  (double) (clock_boot_usec() - began) / 1e3);
+    commit(&g, 200);
+    wait_equal(&g, 200);
+    assert_int_equal(g.n_lost, 0);
+    for (size_t i = 0; i < g.n; i++) {
+        struct msg_managers told = { 0 };
+        raft_group_tell(g.nodes[i].group, &told);
+        assert_int_equal(told.number, i + 1);
+        assert_int_equal(told.role, g.nodes[i].leader ? MANAGER_LEADS : MANAGER_FOLLOWS);
+        assert_int_equal(told.leader, leader_of(&g) - g.nodes + 1);
+        assert_int_equal(told.n, 3);
+        assert_true(told.members[0].reachable && told.members[1].reachable &&
+                    told.members[2].reachable);
+        assert_int_equal(consensus_is_leader(raft_group_consensus(g.nodes[i].group)),
+                         g.nodes[i].leader);
+    }
+    assert_int_equal(consensus_propose(raft_group_consensus(other_than(&g, leader_of(&g))->group),
+                                       (const uint8_t *) "x", 1, NULL, NULL),
+                     -EAGAIN);
+    rig_free(&g);
+}
+
+/* The leader goes, the others go on; it comes back and gets what it missed. */
+static void test_leader_stops(void **state)
+{
+    struct rig g;
+    struct node *first;
+    uint64_t began;
+
+    (void) state;
+    rig_start(&g, 3);
+    commit(&g, 50);
+    for (unsigned round = 0; round < 3; round++) {
+        first = wait_leader(&g);
+        node_stop(first);
+        began = clock_boot_usec();
+        commit(&g, 1);
+        print_message("# first commit %.0f ms after a leader's end\n",
+                      (double) (clock_boot_usec() - began) / 1e3);
+        commit(&g, 49);
+        assert_int_equal(node_start(first), 0);
+        wait_equal(&g, 50 * (round + 2));
+    }
+    rig_free(&g);
+}
+
+/* A leader that nobody hears gives up, what it had under way has no known outcome, and the others
+ * decide. */
+static void test_leader_cut_off(void **state)
+{
+    struct rig g;
+    struct node *first;
+    unsigned lost;
+
+    (void) state;
+    rig_start(&g, 3);
+    commit(&g, 20);
+    first = wait_leader(&g);
+    lost = g.n_lost;
+    node_cut(first);
+    for (unsigned i = 0; i < 5; i++) {
+        consensus_propose(raft_group_consensus(first->group), (const uint8_t *) "lost?", 5, on_done,
+                          &g);
+    }
+    WAIT_FOR(&g, !first->leader);
+    WAIT_FOR(&g, g.n_lost == lost + 5);
+    commit(&g, 30);
+    node_heal(first);
+    wait_equal(&g, 50);
+    rig_free(&g);
+}
+
+/* Two of three are gone: nothing is decided, and nothing is lost. */
+static void test_minority(void **state)
+{
+    struct rig g;
+    struct node *leader;
+
+    (void) state;
+    rig_start(&g, 3);
+    commit(&g, 20);
+    wait_equal(&g, 20);
+    leader = wait_leader(&g);
+    for (size_t i = 0; i < 3; i++) {
+        if (&g.nodes[i] != leader) {
+            node_stop(&g.nodes[i]);
+        }
+    }
+    WAIT_FOR(&g, !leader->leader);
+    run_for(&g, 1500000);
+    assert_null(leader_of(&g));
+    assert_int_equal(leader->state.count, 20);
+    assert_int_equal(node_start(other_than(&g, leader)), 0);
+    commit(&g, 5);
+    wait_equal(&g, 25);
+    rig_free(&g);
+}
+
+/* What a manager missed is not in the log any more: it gets a snapshot; with large entries too. */
+static void test_snapshot(void **state)
+{
+    struct rig g;
+    struct node *behind;
+
+    (void) state;
+    rig_start(&g, 3);
+    commit(&g, 20);
+    wait_equal(&g, 20);
+    behind = other_than(&g, wait_leader(&g));
+    node_stop(behind);
+    commit(&g, 2 * RAFT_NODE_SNAPSHOT_THRESHOLD + RAFT_NODE_SNAPSHOT_TRAILING);
+    assert_int_equal(node_start(behind), 0);
+    wait_equal(&g, 20);
+    assert_true(behind->n_restored >= 1);
+    commit(&g, 50);
+    wait_equal(&g, 70);
+    node_stop(behind);
+    assert_int_equal(node_start(behind), 0); /* from its own disk */
+    wait_equal(&g, 70);
+    rig_free(&g);
+}
+
+/* Entries as large as they may be, and more of them missing than go into one message. */
+static void test_large(void **state)
+{
+    struct rig g;
+    struct node *behind;
+
+    (void) state;
+    rig_start(&g, 3);
+    commit(&g, 1);
+    behind = other_than(&g, wait_leader(&g));
+    node_stop(behind);
+    commit_bytes(&g, 2, RAFT_NODE_ENTRY_BYTES_MAX);
+    commit_bytes(&g, 60, 100000); /* 1,024 views in one entry are less */
+    assert_int_equal(node_start(behind), 0);
+    wait_equal(&g, 63);
+    assert_int_equal(behind->n_restored, 0);
+    rig_free(&g);
+}
+
+static void test_five(void **state)
+{
+    struct rig g;
+
+    (void) state;
+    rig_start(&g, 5);
+    commit(&g, 20);
+    node_stop(wait_leader(&g));
+    commit(&g, 20);
+    node_stop(wait_leader(&g));
+    commit(&g, 20);
+    for (size_t i = 0; i < 5; i++) {
+        if (!g.nodes[i].group) {
+            assert_int_equal(node_start(&g.nodes[i]), 0);
+        }
+    }
+    wait_equal(&g, 60);
+    rig_free(&g);
+}
+
+/* A new group waits for all of its managers; nobody leads before. */
+static void test_waits_for_all(void **state)
+{
+    struct rig g;
+    struct msg_managers told = { 0 };
+
+    (void) state;
+    rig_make(&g, 3);
+    assert_int_equal(node_start(&g.nodes[0]), 0);
+    assert_int_equal(node_start(&g.nodes[1]), 0);
+    run_for(&g, 2500000);
+    assert_null(leader_of(&g));
+    raft_group_tell(g.nodes[0].group, &told);
+    assert_int_equal(told.role, MANAGER_WAITING);
+    assert_true(told.members[1].reachable);
+    assert_false(told.members[2].reachable);
+    assert_int_equal(node_start(&g.nodes[2]), 0);
+    commit(&g, 3);
+    wait_equal(&g, 3);
+    rig_free(&g);
+}
+
+/* A manager that lost its disk must not vote again. The others go on. */
+static void test_lost_disk(void **state)
+{
+    struct rig g;
+    struct node *lost;
+
+    (void) state;
+    rig_start(&g, 3);
+    commit(&g, 20);
+    wait_equal(&g, 20);
+    lost = other_than(&g, wait_leader(&g));
+    node_stop(lost);
+    dir_remove(lost->dir);
+    assert_int_equal(mkdir(lost->dir, 0750), 0);
+    assert_int_equal(node_start(lost), 0);
+    WAIT_FOR(&g, lost->failed);
+    assert_non_null(strstr(lost->why, "lost or exchanged"));
+    run_for(&g, 1500000);
+    assert_false(lost->leader);
+    assert_int_equal(lost->state.count, 0);
+    commit(&g, 20);
+    node_stop(lost);
+    wait_equal(&g, 40);
+    rig_free(&g);
+}
+
+/* Removes what a raft log consists of, and leaves the rest. */
+static void remove_log(const struct node *x)
+{
+    DIR *d = opendir(x->dir);
+
+    assert_non_null(d);
+    for (struct dirent *e; (e = readdir(d));) {
+        if (e->d_name[0] != '.' && strcmp(e->d_name, "identity") != 0) {
+            assert_int_equal(unlinkat(dirfd(d), e->d_name, 0), 0);
+        }
+    }
+    closedir(d);
+}
+
+static void test_lost_log(void **state)
+{
+    struct rig g;
+    struct node *x = &g.nodes[1];
+
+    (void) state;
+    rig_start(&g, 3);
+    commit(&g, 5);
+    node_stop(x);
+    remove_log(x);
+    assert_int_equal(node_start(x), -EBADMSG);
+    assert_non_null(strstr(x->text, "is gone"));
+    commit(&g, 5);
+    rig_free(&g);
+}
+
+/* One that died before it had begun, when the others already did: they know its id. (They must not
+ * remember what this one stored before the test took it away.) */
+static void test_begins_late(void **state)
+{
+    struct rig g;
+    struct node *x = &g.nodes[2];
+    struct raft_identity i;
+    struct io_error error;
+    char path[160];
+
+    (void) state;
+    rig_start(&g, 3);
+    commit(&g, 5);
+    for (size_t n = 0; n < 3; n++) {
+        node_stop(&g.nodes[n]);
+    }
+    remove_log(x);
+    assert_int_equal(raft_identity_open(x->dir, &i, &error), 0);
+    snprintf(path, sizeof(path), "%s/identity", x->dir);
+    FILE *f = fopen(path, "we");
+    char id[RAFT_IDENTITY_TEXT];
+    raft_identity_format(i.id, id);
+    fprintf(f, "kumo-manager 1 %s new\n", id);
+    fclose(f);
+    for (size_t n = 0; n < 3; n++) {
+        assert_int_equal(node_start(&g.nodes[n]), 0);
+    }
+    wait_equal(&g, 5);
+    commit(&g, 5);
+    wait_equal(&g, 10);
+    rig_free(&g);
+}
+
+/* Lists that differ: no group begins, and each is told. */
+static void test_other_list(void **state)
+{
+    struct rig g;
+    const char *swapped[3];
+
+    (void) state;
+    rig_make(&g, 3);
+    swapped[0] = g.nodes[1].address;
+    swapped[1] = g.nodes[0].address;
+    swapped[2] = g.nodes[2].address;
+    assert_int_equal(node_start(&g.nodes[0]), 0);
+    assert_int_equal(node_start(&g.nodes[1]), 0);
+    assert_int_equal(node_start_as(&g.nodes[2], swapped, 3, 2), 0);
+    WAIT_FOR(&g, strstr(g.nodes[0].text, "another one") && strstr(g.nodes[2].text, "another one"));
+    run_for(&g, 1500000);
+    assert_null(leader_of(&g));
+    node_stop(&g.nodes[2]);
+    assert_int_equal(node_start(&g.nodes[2]), 0);
+    commit(&g, 3);
+    wait_equal(&g, 3);
+
+    /* and one that has begun keeps to its list */
+    node_stop(&g.nodes[2]);
+    assert_int_equal(node_start_as(&g.nodes[2], swapped, 3, 2), -EINVAL);
+    assert_non_null(strstr(g.nodes[2].text, g.nodes[0].address));
+    assert_int_equal(node_start_as(&g.nodes[2], swapped + 2, 1, 0), -EINVAL);
+    assert_int_equal(node_start(&g.nodes[2]), 0);
+    wait_equal(&g, 3);
+    rig_free(&g);
+}
+
+/* A manager alone is as ever, and does not become one of a group by a list. */
+static void test_alone(void **state)
+{
+    struct rig g;
+    struct node *x = &g.nodes[0];
+    const char *list[3];
+
+    (void) state;
+    rig_start(&g, 1);
+    commit(&g, 5);
+    node_stop(x);
+    list[0] = x->address;
+    list[1] = "127.0.0.1:1";
+    list[2] = "127.0.0.1:2";
+    assert_int_equal(node_start_as(x, list, 3, 0), -EINVAL);
+    assert_non_null(strstr(x->text, "this one manager"));
+    list[0] = "127.0.0.1:3"; /* its address may change */
+    assert_int_equal(node_start_as(x, list, 1, 0), 0);
+    wait_leader(&g);
+    assert_int_equal(x->state.count, 5);
+    rig_free(&g);
+}
+
+/* A flipped bit in a log: that manager refuses to start, the others go on. */
+static void test_damage(void **state)
+{
+    struct rig g;
+    struct node *x = &g.nodes[0];
+    char path[400] = "";
+    DIR *d;
+
+    (void) state;
+    rig_start(&g, 3);
+    commit(&g, 300);
+    wait_equal(&g, 300);
+    node_stop(x); /* closes its segments */
+    d = opendir(x->dir);
+    for (struct dirent *e; (e = readdir(d));) {
+        if (e->d_name[0] == '0') {
+            snprintf(path, sizeof(path), "%s/%s", x->dir, e->d_name);
+        }
+    }
+    closedir(d);
+    FILE *f = fopen(path, "r+e");
+    assert_non_null(f);
+    fseek(f, -100, SEEK_END);
+    int c = fgetc(f);
+    fseek(f, -1, SEEK_CUR);
+    fputc(c ^ 4, f);
+    fclose(f);
+    assert_int_equal(node_start(x), -EBADMSG);
+    assert_non_null(strstr(x->text, "can't be opened"));
+    commit(&g, 20);
+    rig_free(&g);
+}
+
+/* Two new managers with one identity: a data-dir was copied. */
+static void test_cloned(void **state)
+{
+    struct rig g;
+    struct raft_identity i;
+    struct io_error error;
+    char command[300];
+
+    (void) state;
+    rig_make(&g, 3);
+    assert_int_equal(raft_identity_open(g.nodes[0].dir, &i, &error), 0);
+    snprintf(command, sizeof(command), "cp '%s/identity' '%s/'", g.nodes[0].dir, g.nodes[1].dir);
+    assert_int_equal(system(command), 0);
+    for (size_t n = 0; n < 3; n++) {
+        assert_int_equal(node_start(&g.nodes[n]), 0);
+    }
+    WAIT_FOR(&g, g.nodes[0].failed || g.nodes[1].failed || g.nodes[2].failed);
+    assert_null(leader_of(&g));
+    rig_free(&g);
+}
+
+static int quiet(void **state)
+{
+    (void) state;
+    log_set_level(LOG_LEVEL_ERROR);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_replicates),    cmocka_unit_test(test_leader_stops),
+        cmocka_unit_test(test_leader_cut_off), cmocka_unit_test(test_minority),
+        cmocka_unit_test(test_snapshot),      cmocka_unit_test(test_large),
+        cmocka_unit_test(test_five),          cmocka_unit_test(test_waits_for_all),
+        cmocka_unit_test(test_lost_disk),     cmocka_unit_test(test_lost_log),
+        cmocka_unit_test(test_begins_late),   cmocka_unit_test(test_other_list),
+        cmocka_unit_test(test_alone),         cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_cloned),
+    };
+    return cmocka_run_group_tests(tests, quiet, NULL);
+}
