@@ -41,8 +41,8 @@ static void answer_failed(struct manager_link *m, const char *what, const struct
     if (answer->status == -ECONNRESET) {
         return; /* on_closed has told */
     }
-    log_ratelimit(LOG_LEVEL_NOTICE, "the manager gave no %s: %s; asking again", what,
-                  answer->error_text);
+    log_ratelimit(answer->error_code == MSG_ERROR_NOT_LEADER ? LOG_LEVEL_DEBUG : LOG_LEVEL_NOTICE,
+                  "the manager gave no %s: %s; asking again", what, answer->error_text);
     rpc_link_next(m->rpc_link);
 }
 
@@ -70,6 +70,10 @@ static void on_table(void *ctx, const struct rpc_answer *answer)
         return;
     }
     m->table_wanted = false;
+    if (m->down_why[0] != '\0') {
+        log_notice("connected to the manager at %s", rpc_peer_name(rpc_link_rpc(m->rpc_link)));
+        m->down_why[0] = '\0';
+    }
     table_merge(m, answer->result);
 }
 
@@ -171,10 +175,6 @@ static int on_up(struct rpc *rpc, void *ctx, struct mp_reader *answer)
         log_ratelimit(LOG_LEVEL_ERROR, "there is no manager at %s", rpc_peer_name(rpc));
         return -EBADMSG;
     }
-    if (m->down_why[0] != '\0') {
-        log_notice("connected to the manager at %s", rpc_peer_name(rpc));
-        m->down_why[0] = '\0';
-    }
     m->table_wanted = true;
     ask_all(m);
     gateway_update_status(m->gateway);
@@ -194,8 +194,8 @@ static void on_closed(struct rpc *rpc, void *ctx, int error, const char *why)
     struct manager_link *m = ctx;
 
     (void) rpc;
-    (void) error;
-    if (strncmp(m->down_why, why, sizeof(m->down_why) - 1) != 0 && !m->gateway->stopping) {
+    if (error != -EAGAIN && strncmp(m->down_why, why, sizeof(m->down_why) - 1) != 0 &&
+        !m->gateway->stopping) {
         log_warning("no connection to the manager at %s: %s; trying again", rpc_peer_name(rpc),
                     why);
         snprintf(m->down_why, sizeof(m->down_why), "%s", why);
@@ -255,6 +255,7 @@ int manager_link_new(struct gateway *g, struct manager_link **ret_manager, struc
     config.ctx = m;
     m->timer = loop_timer_new(g->loop, on_timer, m);
     m->rpc_link = rpc_link_new(g->loop, addrs, (size_t) n, &config);
+    rpc_link_set_silence(m->rpc_link, MSG_MANAGER_SILENCE_USEC);
     *ret_manager = m;
     return 0;
 }

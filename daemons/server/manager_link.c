@@ -7,6 +7,7 @@
 #include "server_private.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -190,8 +191,9 @@ static void on_registered(void *ctx, const struct rpc_answer *answer)
         return;
     }
     if (answer->status == -EREMOTEIO) {
-        log_ratelimit(LOG_LEVEL_WARNING, "the manager does not accept this server: %s",
-                      answer->error_text);
+        log_ratelimit(answer->error_code == MSG_ERROR_NOT_LEADER ? LOG_LEVEL_DEBUG
+                                                                 : LOG_LEVEL_WARNING,
+                      "the manager does not accept this server: %s", answer->error_text);
     }
     if (answer->status < 0) {
         if (answer->status != -ECONNRESET) {
@@ -210,6 +212,10 @@ static void on_registered(void *ctx, const struct rpc_answer *answer)
     if (accepted(s, &m, rows, n, &error) < 0) {
         server_fail(s, error.text);
         return;
+    }
+    if (s->manager_why[0] != '\0') {
+        log_notice("connected to the manager at %s", rpc_peer_name(rpc_link_rpc(s->manager)));
+        s->manager_why[0] = '\0';
     }
     table_ask(s, rpc_link_rpc(s->manager));
     server_serve_if_ready(s);
@@ -294,15 +300,22 @@ static void on_notify(struct rpc *rpc, void *ctx, uint32_t method, struct mp_rea
 
 static void on_closed(struct rpc *rpc, void *ctx, int error, const char *why)
 {
-    const struct server *s = ctx;
+    struct server *s = ctx;
 
+    if (error == -EAGAIN) {
+        return; /* it went to the next one, and why was told */
+    }
     if (error == -EPERM) {
         log_ratelimit(LOG_LEVEL_WARNING, "the manager at %s refuses this server: %s",
                       rpc_peer_name(rpc), why);
         return;
     }
-    log_ratelimit(LOG_LEVEL_WARNING, "no connection to the manager at %s: %s%s", rpc_peer_name(rpc),
-                  why, s->registered ? "; records are served as before" : "");
+    if (strncmp(s->manager_why, why, sizeof(s->manager_why) - 1) != 0) { /* once for each reason */
+        log_ratelimit(LOG_LEVEL_WARNING, "no connection to the manager at %s: %s; trying again%s",
+                      rpc_peer_name(rpc), why,
+                      s->registered ? ", and records are served as before" : "");
+        snprintf(s->manager_why, sizeof(s->manager_why), "%s", why);
+    }
 }
 
 static const struct rpc_ops manager_ops = {
@@ -335,5 +348,6 @@ int manager_link_start(struct server *s, struct io_error *error)
         return io_error_set(error, -EINVAL, "manager = names no manager");
     }
     s->manager = rpc_link_new(s->loop, addrs, n, &config);
+    rpc_link_set_silence(s->manager, MSG_MANAGER_SILENCE_USEC);
     return 0;
 }

@@ -107,6 +107,7 @@ struct server {
     struct listener *listener;
     struct rpc_lobby *lobby; /* connections whose hello is not done */
     struct rpc_link *manager;
+    char manager_why[160];  /* why there is none, as the log was told; empty: there is one */
     struct hashspace space; /* as the manager told */
     struct held held;
     struct drain drain;

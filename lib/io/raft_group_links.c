@@ -18,8 +18,8 @@ static void member_trouble(struct member *m, const char *why)
     m->here = false;
     if (strncmp(m->trouble, why, sizeof(m->trouble) - 1) != 0) {
         snprintf(m->trouble, sizeof(m->trouble), "%s", why);
-        raft_group_log(m->group, LOG_WARNING, "no connection to the manager at %s: %s; trying again",
-                       m->address, why);
+        raft_group_log(m->group, LOG_WARNING,
+                       "no connection to the manager at %s: %s; trying again", m->address, why);
     }
 }
 
@@ -133,7 +133,7 @@ static void on_closed(struct rpc *rpc, void *ctx, int error, const char *why)
 
     (void) rpc;
     m->known = false;
-    if (error != -EPROTO && !m->group->closing) {
+    if (error != -EPROTO && error != -EAGAIN && !m->group->closing) {
         member_trouble(m, why);
     }
 }
@@ -275,8 +275,7 @@ static void on_notify(struct rpc *rpc, void *ctx, uint32_t method, struct mp_rea
     struct raft_group *g = in->group;
 
     (void) rpc;
-    if (method != MSG_RAFT || !in->member || !g->node ||
-        !raft_group_agrees(g, &in->member->info)) {
+    if (method != MSG_RAFT || !in->member || !g->node || !raft_group_agrees(g, &in->member->info)) {
         return; /* of a newer version, or of another group */
     }
     mp_get_array_exact(params, 1);

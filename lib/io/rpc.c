@@ -564,6 +564,7 @@ static void rpc_on_data(struct conn *conn, void *ctx)
         }
         rpc->scan = (struct mp_scan){ 0 };
         rpc->messages++;
+        rpc->heard_usec = clock_boot_usec();
         rpc_take(rpc, buf_head(in), (size_t) n);
         if (rpc->state == RPC_DEAD) {
             return; /* the bytes may be gone with a parcel */
@@ -801,6 +802,11 @@ size_t rpc_pending(const struct rpc *rpc)
 uint64_t rpc_progress_usec(const struct rpc *rpc)
 {
     return conn_progress_usec(rpc->conn);
+}
+
+uint64_t rpc_heard_usec(const struct rpc *rpc)
+{
+    return rpc->heard_usec;
 }
 
 void rpc_pause_read(struct rpc *rpc)

@@ -181,6 +181,8 @@ size_t rpc_pending(const struct rpc *rpc);
 /* CLOCK_BOOTTIME of the last byte that arrived or was taken by the kernel: progress in bytes (R14).
  */
 uint64_t rpc_progress_usec(const struct rpc *rpc);
+/* CLOCK_BOOTTIME of the last message that came; 0: none yet. */
+uint64_t rpc_heard_usec(const struct rpc *rpc);
 
 /* Stops and goes on reading: backpressure. Messages already read are kept and handed over after
  * resume, never within it. */
@@ -206,9 +208,9 @@ struct rpc_parcel *rpc_parcel_free(struct rpc_parcel *parcel);
 
 /* Connects at once, and again after RPC_LINK_BACKOFF_MIN_USEC, doubled up to
  * RPC_LINK_BACKOFF_MAX_USEC, until rpc_link_free; from the beginning of the backoff after a
- * connection that was up. `addrs` (copied, n > 0) are tried in turn, the one that worked last
- * first. config->ops as above: pack_hello and on_up are called for each connection, on_closed for
- * each that ended, also those that never were up. */
+ * connection that was up, unless it was left by rpc_link_next soon after. `addrs` (copied, n > 0)
+ * are tried in turn, the one that worked last first. config->ops as above: pack_hello and on_up are
+ * called for each connection, on_closed for each that ended, also those that never were up. */
 struct rpc_link *rpc_link_new(struct loop *loop, const struct addr *addrs, size_t n,
                               const struct rpc_config *config);
 
@@ -220,12 +222,17 @@ struct rpc_link *rpc_link_free(struct rpc_link *link);
 struct rpc *rpc_link_rpc(const struct rpc_link *link);
 
 /* Other addresses from now on; a connection to an address not among them is closed (on_closed
- * called with -ECONNRESET) and made anew. */
+ * called with -EAGAIN) and made anew. */
 void rpc_link_set_addrs(struct rpc_link *link, const struct addr *addrs, size_t n);
 
-/* Ends the present connection, if any (on_closed with -ECONNRESET within), and goes to the next
+/* Ends the present connection, if any (on_closed with -EAGAIN within), and goes to the next
  * address, at once unless all were tried since the last wait: "this manager isn't the leader". */
 void rpc_link_next(struct rpc_link *link);
+
+/* From now on a connection over which nothing came for so long, or which is not up after so long,
+ * is left for the next address, with -ETIMEDOUT: the other side is known to say something more
+ * often. 0: never. */
+void rpc_link_set_silence(struct rpc_link *link, uint64_t usec);
 
 /* Address that the link is or will be connected to. */
 const struct addr *rpc_link_addr(const struct rpc_link *link);

@@ -3,6 +3,7 @@
 #include "base/assert.h"
 #include "base/cleanup.h"
 #include "base/mem.h"
+#include "io/clock.h"
 #include "io/loop.h"
 #include "io/rpc.h"
 #include "io/rpc_private.h"
@@ -16,12 +17,16 @@ struct rpc_link {
     struct rpc_config config;
     struct addr *addrs;
     size_t n;
-    size_t at;    /* address in use or next */
-    size_t tried; /* addresses that failed since the last wait */
-    bool was_up;  /* the present connection */
-    bool skip;    /* rpc_link_next is ending it */
+    size_t at;        /* address in use or next */
+    size_t tried;     /* addresses that failed since the last wait */
+    bool was_up;      /* the present connection */
+    bool skip;        /* rpc_link_next is ending it */
+    uint64_t up_usec; /* since when */
     uint64_t backoff_usec;
+    uint64_t silence_usec; /* 0: any */
+    uint64_t watched_usec; /* for silence, since when */
     struct loop_timer *timer;
+    struct loop_timer *listener; /* for silence */
     struct rpc *rpc;
 };
 
@@ -39,6 +44,15 @@ static void rpc_link_retry(struct rpc_link *link)
     loop_timer_start(link->timer, wait);
 }
 
+/* Silence counts from now on. */
+static void rpc_link_watch(struct rpc_link *link)
+{
+    link->watched_usec = clock_boot_usec();
+    if (link->silence_usec > 0) {
+        loop_timer_start(link->listener, link->silence_usec);
+    }
+}
+
 static void rpc_link_connect(void *ctx)
 {
     struct rpc_link *link = ctx;
@@ -49,18 +63,25 @@ static void rpc_link_connect(void *ctx)
         return;
     }
     rpc_set_link(link->rpc, link);
+    rpc_link_watch(link);
 }
 
 void rpc_link_on_up(struct rpc_link *link)
 {
     link->was_up = true;
-    link->backoff_usec = RPC_LINK_BACKOFF_MIN_USEC;
+    link->up_usec = clock_boot_usec();
 }
 
 /* Before the owner hears of it, who may free the link. */
 void rpc_link_on_closed(struct rpc_link *link)
 {
+    bool served = link->was_up && clock_boot_usec() - link->up_usec >= RPC_LINK_BACKOFF_MAX_USEC;
+
     link->rpc = NULL;
+    loop_timer_stop(link->listener);
+    if (link->was_up && (served || !link->skip)) {
+        link->backoff_usec = RPC_LINK_BACKOFF_MIN_USEC;
+    }
     if (link->was_up && !link->skip) {
         link->tried = 0;
         loop_timer_start(link->timer, RPC_LINK_BACKOFF_MIN_USEC);
@@ -68,6 +89,38 @@ void rpc_link_on_closed(struct rpc_link *link)
         rpc_link_retry(link);
     }
     link->skip = false;
+}
+
+/* To the next address. */
+static void rpc_link_leave(struct rpc_link *link, int error, const char *why)
+{
+    link->skip = true;
+    rpc_end_with(link->rpc, error, why);
+}
+
+static void rpc_link_listen(void *ctx)
+{
+    struct rpc_link *link = ctx;
+    uint64_t silent;
+
+    if (!link->rpc) {
+        return;
+    }
+    silent = clock_boot_usec() - MAX_OF(link->watched_usec, rpc_heard_usec(link->rpc));
+    if (silent >= link->silence_usec) {
+        rpc_link_leave(link, -ETIMEDOUT, "it says nothing");
+    } else {
+        loop_timer_start(link->listener, link->silence_usec - silent);
+    }
+}
+
+void rpc_link_set_silence(struct rpc_link *link, uint64_t usec)
+{
+    link->silence_usec = usec;
+    loop_timer_stop(link->listener);
+    if (link->rpc) {
+        rpc_link_watch(link);
+    }
 }
 
 static void rpc_link_copy_addrs(struct rpc_link *link, const struct addr *addrs, size_t n)
@@ -90,6 +143,7 @@ struct rpc_link *rpc_link_new(struct loop *loop, const struct addr *addrs, size_
     link->config = *config;
     link->backoff_usec = RPC_LINK_BACKOFF_MIN_USEC;
     link->timer = loop_timer_new(loop, rpc_link_connect, link);
+    link->listener = loop_timer_new(loop, rpc_link_listen, link);
     rpc_link_copy_addrs(link, addrs, n);
     loop_timer_start(link->timer, 0);
     return link;
@@ -106,6 +160,7 @@ struct rpc_link *rpc_link_free(struct rpc_link *link)
             rpc_close(rpc);
         }
         loop_timer_free(link->timer);
+        loop_timer_free(link->listener);
         free(link->addrs);
         free(link);
     }
@@ -141,8 +196,7 @@ void rpc_link_set_addrs(struct rpc_link *link, const struct addr *addrs, size_t 
 void rpc_link_next(struct rpc_link *link)
 {
     if (link->rpc) {
-        link->skip = true;
-        rpc_end_with(link->rpc, -ECONNRESET, "going to another address");
+        rpc_link_leave(link, -EAGAIN, "going to another address");
     } else {
         rpc_link_retry(link);
     }

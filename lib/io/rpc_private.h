@@ -51,7 +51,8 @@ struct rpc {
     uint64_t messages;                /* taken so far */
     uint64_t looked_messages;         /* at the last look */
     uint64_t looked_bytes;
-    unsigned looks; /* in a row at which nothing had moved */
+    unsigned looks;      /* in a row at which nothing had moved */
+    uint64_t heard_usec; /* of the last message that came */
     uint64_t hello_deadline_usec;
     uint64_t next_id;
     struct map calls;

@@ -87,6 +87,10 @@ enum msg_method {
     MSG_MANAGERS = 88, /* request: [] -> struct msg_managers */
 };
 
+/* A manager that leads says something to its servers and gateways more often than this: who hears
+ * nothing goes to the next one. */
+#define MSG_MANAGER_SILENCE_USEC 1000000
+
 /* Codes of errors that answer a request. */
 enum msg_error {
     MSG_ERROR_REFUSED = 1, /* not now, not here, or not so: the text says what */

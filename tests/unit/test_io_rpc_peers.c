@@ -324,6 +324,39 @@ static void test_link_tries_addresses(void **state)
     pair_close(&p);
 }
 
+/* Who says nothing is left, whether it took the connection or only its kernel did. */
+static void test_link_leaves_the_silent(void **state)
+{
+    struct pair p;
+    struct pair dumb;
+    struct addr addrs[2];
+    struct rpc_config config;
+    struct rpc_link *link;
+
+    (void) state;
+    pair_listen(&p);
+    dumb = (struct pair){ .loop = p.loop };
+    dumb.listener = listener_new(p.loop, 0, "listen", on_accept, &dumb);
+    assert_int_equal(listener_open(dumb.listener, "127.0.0.1:0", 0, true, NULL), 0);
+    assert_int_equal(listener_addr(dumb.listener, 0, &addrs[0]), 0);
+    addrs[1] = p.addr;
+    config = config_of(&p.client);
+    link = rpc_link_new(p.loop, addrs, 2, &config);
+    rpc_link_set_silence(link, 100000);
+    TURN_UNTIL(&p, p.client.ups == 1);
+    assert_int_equal(p.client.closeds, 1);
+    assert_int_equal(p.client.error, -ETIMEDOUT);
+    assert_true(addr_equal(rpc_link_addr(link), &p.addr));
+    TURN_UNTIL(&p, p.client.closeds == 2);
+    assert_int_equal(p.client.error, -ETIMEDOUT);
+    assert_string_equal(p.client.why, "it says nothing");
+    TURN_UNTIL(&p, p.client.ups == 2);
+    rpc_link_set_silence(link, 0);
+    rpc_link_free(link);
+    listener_free(dumb.listener);
+    pair_close(&p);
+}
+
 struct link_owner {
     struct side side;
     struct rpc_link *link;
@@ -374,6 +407,7 @@ int main(void)
         cmocka_unit_test(test_parcel_nobody_wants),
         cmocka_unit_test(test_link_comes_back),
         cmocka_unit_test(test_link_tries_addresses),
+        cmocka_unit_test(test_link_leaves_the_silent),
         cmocka_unit_test(test_link_freed_within),
     };
 
