@@ -44,7 +44,7 @@ static void host_propose(struct host *h, const struct manager_action *a)
     int r;
 
     *t = (struct ticket){ .host = h, .tag = a->propose.tag };
-    r = consensus_propose(raft_node_consensus(h->raft), a->propose.p, a->propose.bytes,
+    r = consensus_propose(raft_group_consensus(h->group), a->propose.p, a->propose.bytes,
                           on_proposal_done, t);
     if (r < 0) {
         if (r != -EAGAIN) {
@@ -134,13 +134,18 @@ static void on_leadership(void *ctx, bool leader)
     host_step(h, &e);
 }
 
-static void on_failed(void *ctx, const char *why)
+static void on_cluster_id(void *ctx, uint8_t ret_id[UUID_BYTES])
+{
+    const struct host *h = ctx;
+
+    memcpy(ret_id, manager_cluster(h->manager)->space.cluster_id, UUID_BYTES);
+}
+
+static void on_released(void *ctx)
 {
     struct host *h = ctx;
 
-    log_error("the raft log can't go on: %s", why);
-    h->exit_code = EXIT_FAILURE;
-    loop_stop(h->loop);
+    listener_release(h->listener);
 }
 
 static void on_raft_log(void *ctx, int level, const char *text)
@@ -154,14 +159,32 @@ static void on_raft_log(void *ctx, int level, const char *text)
 
 /* ---- turns ---- */
 
-/* The cluster exists and this manager leads: from now on it answers. */
+bool host_answers(const struct host *h)
+{
+    return h->leads && !h->stopping && manager_cluster(h->manager)->space.n_partitions > 0;
+}
+
+/* Begins to answer, or ends it: then servers and gateways look for the next leader. */
+static void host_watch_lead(struct host *h)
+{
+    bool answers = host_answers(h);
+
+    if (!answers && h->answering) {
+        peers_dismiss(&h->peers);
+    }
+    h->answering = answers;
+}
+
+/* Alone it is ready when it answers. One of a group is as soon as the others and those who look for
+ * the leader can reach it. */
 static void host_serve(struct host *h)
 {
     const struct hashspace *space = &manager_cluster(h->manager)->space;
+    bool alone = h->managers.n == 1;
     char name[ADDR_TEXT_BYTES] = "nowhere";
     struct addr addr;
 
-    if (h->serving || h->stopping || !h->leads || space->n_partitions == 0) {
+    if (h->serving || h->stopping || (alone && !h->answering)) {
         return;
     }
     h->serving = true;
@@ -170,8 +193,12 @@ static void host_serve(struct host *h)
     if (listener_addr(h->listener, 0, &addr) == 0) {
         addr_format(&addr, name);
     }
-    log_info("ready on %s: %u partitions, %u servers known", name, space->n_partitions,
-             space->n_servers);
+    if (alone) {
+        log_info("ready on %s: %u partitions, %u servers known", name, space->n_partitions,
+                 space->n_servers);
+    } else {
+        log_info("ready on %s: manager %zu of %zu", name, h->managers.self + 1, h->managers.n);
+    }
 }
 
 static void host_say_status(struct host *h)
@@ -182,7 +209,11 @@ static void host_say_status(struct host *h)
         return;
     }
     h->said_usec = clock_boot_usec();
-    status_sentence(h, text, sizeof(text));
+    if (h->answering) {
+        status_sentence(h, text, sizeof(text));
+    } else {
+        managers_sentence(h, text, sizeof(text));
+    }
     if (strcmp(text, h->said) != 0) {
         memcpy(h->said, text, sizeof(text));
         daemon_notify_status("%s", text);
@@ -206,6 +237,10 @@ static void on_tick(void *ctx)
     struct manager_event e = { .kind = MANAGER_TICK };
 
     host_step(h, &e);
+    if (h->answering && clock_boot_usec() - h->beat_usec >= MANAGER_BEAT_USEC) {
+        h->beat_usec = clock_boot_usec();
+        peers_beat(&h->peers);
+    }
     if (h->serving && !h->stopping) {
         host_tell_news(h);
         host_say_status(h);
@@ -216,8 +251,9 @@ static void on_turn_end(void *ctx)
 {
     struct host *h = ctx;
 
-    if (!h->serving) {
-        h->news = (struct news){ 0 }; /* what the disk held is none */
+    host_watch_lead(h);
+    if (!h->answering) {
+        h->news = (struct news){ 0 }; /* the leader tells them, and what the disk held is none */
     }
     host_serve(h);
     peers_flush(&h->peers);
@@ -229,20 +265,39 @@ static void on_raft_closed(void *ctx)
 {
     struct host *h = ctx;
 
-    h->raft = NULL;
+    h->group = NULL;
     loop_stop(h->loop);
+}
+
+static void host_stop(struct host *h)
+{
+    h->stopping = true;
+    listener_stop(h->listener);
+    loop_timer_stop(h->tick);
+    peers_close(&h->peers);
+    raft_group_close(h->group, on_raft_closed, h);
 }
 
 static void on_stop(void *ctx)
 {
     struct host *h = ctx;
 
-    log_info("stopping");
-    h->stopping = true;
-    listener_stop(h->listener);
-    loop_timer_stop(h->tick);
-    peers_close(&h->peers);
-    raft_node_close(h->raft, on_raft_closed, h);
+    if (!h->stopping) {
+        log_info("stopping");
+        host_stop(h);
+    }
+}
+
+/* The log, or the group, does not let it go on. */
+static void on_failed(void *ctx, const char *why)
+{
+    struct host *h = ctx;
+
+    log_error("%s", why);
+    h->exit_code = EXIT_FAILURE;
+    if (!h->stopping) {
+        host_stop(h);
+    }
 }
 
 static void on_reload(void *ctx)
@@ -298,18 +353,19 @@ static int host_make_manager(struct host *h)
 static int host_open_log(struct host *h, struct io_error *error)
 {
     _cleanup_free_ char *dir = NULL;
-    struct raft_node_options o = { .base = loop_base(h->loop),
-                                   .id = HOST_RAFT_ID,
-                                   .address = h->settings->listen.items[0],
-                                   .bootstrap = true,
-                                   .fsm = { .ctx = h,
-                                            .apply = on_apply,
-                                            .snapshot = on_snapshot,
-                                            .restore = on_restore,
-                                            .leadership = on_leadership,
-                                            .failed = on_failed },
-                                   .log = on_raft_log,
-                                   .log_ctx = h };
+    const char *addresses[MANAGERS_MAX];
+    struct raft_group_options o = { .loop = h->loop,
+                                    .addresses = addresses,
+                                    .fsm = { .ctx = h,
+                                             .apply = on_apply,
+                                             .snapshot = on_snapshot,
+                                             .restore = on_restore,
+                                             .leadership = on_leadership,
+                                             .failed = on_failed },
+                                    .cluster_id = on_cluster_id,
+                                    .released = on_released,
+                                    .log = on_raft_log };
+    int r;
 
     h->lock_fd = daemon_lock_dir(h->settings->data_dir, error);
     if (h->lock_fd < 0) {
@@ -321,8 +377,17 @@ static int host_open_log(struct host *h, struct io_error *error)
     if (mkdir(dir, 0750) < 0 && errno != EEXIST) {
         return io_error_set(error, -errno, "%s: %s", dir, strerrordesc_np(errno));
     }
+    r = managers_find(h->settings, h->listener, &h->managers, error);
+    if (r < 0) {
+        return r;
+    }
+    for (size_t i = 0; i < h->managers.n; i++) {
+        addresses[i] = h->managers.addresses[i];
+    }
+    o.n = h->managers.n;
+    o.self = h->managers.self;
     o.dir = dir;
-    return raft_node_start(&o, &h->raft);
+    return raft_group_start(&o, &h->group);
 }
 
 static int host_open(struct host *h, struct io_error *error)

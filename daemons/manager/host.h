@@ -4,7 +4,9 @@
 
 #include "core/consensus.h"
 #include "core/manager.h"
+#include "io/raft_group.h"
 #include "io/raft_node.h"
+#include "managers.h"
 #include "news.h"
 #include "peers.h"
 #include "settings.h"
@@ -15,7 +17,6 @@
 #define HOST_CONNECTIONS_MAX 16384
 #define HOST_STATUS_USEC     1000000 /* the sentence for systemd is renewed so often */
 #define HOST_NEWS_USEC       500000  /* new views are told of so late at the latest */
-#define HOST_RAFT_ID         1       /* a cluster of one manager */
 #define HOST_DEFERRED_MAX    (2 * RAFT_NODE_PENDING_MAX)
 
 struct daemon;
@@ -31,13 +32,16 @@ struct host {
     struct loop_timer *tick;
     int lock_fd;
     int exit_code;
-    bool serving; /* READY was said */
+    bool serving;   /* READY was said */
+    bool answering; /* leads a cluster that is formed: requests are answered */
     bool stopping;
     uint64_t started_usec;
+    uint64_t beat_usec; /* when gateways were last told that the leader lives */
     uint64_t said_usec; /* when the sentence for systemd was last made */
-    char said[128];
+    char said[400];
 
-    struct raft_node *raft;
+    struct managers managers;
+    struct raft_group *group;
     struct manager *manager;
     bool leads;
     bool stepping;
@@ -57,6 +61,9 @@ int host_new(const struct settings *settings, struct host **ret_host);
 int host_run(struct host *h);
 /* NULL is fine; returns NULL. */
 struct host *host_free(struct host *h);
+
+/* This manager leads, has seen all that was decided before, and there is a cluster. */
+bool host_answers(const struct host *h);
 
 /* Hands the event to the machine and carries its actions out; while that is being done, the event
  * waits and must not hold pointers. */

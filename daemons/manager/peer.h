@@ -27,6 +27,9 @@ struct peer {
 
 extern const struct rpc_ops peer_rpc_ops;
 
+/* It turned out to be another manager: gives the connection to the group and forgets it. */
+void peer_is_manager(struct peer *p);
+
 /* Begins the answer to a request, behind everything sent before; end with peer_end. */
 struct buf *peer_begin_response(struct peer *p, uint64_t request);
 void peer_end(struct peer *p);

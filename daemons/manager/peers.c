@@ -47,6 +47,22 @@ void peers_accept(struct peers *ps, int fd)
     p->rpc = rpc_accept(ps->host->loop, fd, &config);
 }
 
+/* Forgets it, but for its connection. */
+static void peer_free(struct peer *p)
+{
+    map_remove(&p->peers->by_id, &p->node);
+    list_remove(&p->link);
+    list_remove(&p->dirty);
+    buf_free(&p->batch);
+    free(p);
+}
+
+void peer_is_manager(struct peer *p)
+{
+    raft_group_adopt(p->peers->host->group, p->rpc);
+    peer_free(p);
+}
+
 void peer_gone(struct peer *p, const char *why)
 {
     struct peers *ps = p->peers;
@@ -55,12 +71,8 @@ void peer_gone(struct peer *p, const char *why)
     if (p->registered && !ps->host->stopping) {
         log_info("server %s is gone: %s", p->server, why);
     }
-    map_remove(&ps->by_id, &p->node);
-    list_remove(&p->link);
-    list_remove(&p->dirty);
     rpc_close(p->rpc);
-    buf_free(&p->batch);
-    free(p);
+    peer_free(p);
     listener_release(ps->host->listener);
     host_step(ps->host, &e);
 }
@@ -76,6 +88,17 @@ void peers_close(struct peers *ps)
 {
     while (!list_empty(&ps->all)) {
         peer_gone(LIST_ENTRY(ps->all.next, struct peer, link), "this manager stops");
+    }
+}
+
+void peers_dismiss(struct peers *ps)
+{
+    LIST_FOR_EACH_SAFE(i, &ps->all)
+    {
+        struct peer *p = LIST_ENTRY(i, struct peer, link);
+        if (p->role == ROLE_SERVER || p->role == ROLE_GATEWAY) {
+            peer_gone(p, "this manager leads no more");
+        }
     }
 }
 
@@ -138,6 +161,19 @@ void peer_error(struct peer *p, uint64_t request, uint32_t code, const char *tex
 {
     peer_flush(p);
     rpc_error(p->rpc, request, code, text);
+}
+
+void peers_beat(struct peers *ps)
+{
+    LIST_FOR_EACH(i, &ps->all)
+    {
+        struct peer *p = LIST_ENTRY(i, struct peer, link);
+        if (p->role == ROLE_GATEWAY && rpc_is_up(p->rpc)) {
+            peer_flush(p);
+            mp_put_array(rpc_begin_notify(p->rpc, MSG_BEAT), 0);
+            peer_end(p);
+        }
+    }
 }
 
 /* ---- actions ---- */

@@ -40,6 +40,11 @@ void peers_init(struct peers *ps, struct host *host);
 /* Closes all connections; the machine hears of it. */
 void peers_close(struct peers *ps);
 void peers_free(struct peers *ps);
+/* Tells gateways that the leader lives, every MANAGER_BEAT_USEC; servers hear it from the machine.
+ */
+void peers_beat(struct peers *ps);
+/* Closes those of servers and gateways: this manager leads no more. */
+void peers_dismiss(struct peers *ps);
 
 /* Takes over an accepted socket. */
 void peers_accept(struct peers *ps, int fd);

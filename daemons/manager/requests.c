@@ -26,6 +26,7 @@ static enum rpc_verdict hello_check(struct peer *p, const struct msg_hello *hell
                                     struct buf *answer)
 {
     static const uint8_t unknown[UUID_BYTES];
+    const struct host *h = p->peers->host;
     const struct hashspace *space = &manager_cluster(p->peers->host->manager)->space;
     char text[160];
 
@@ -35,7 +36,13 @@ static enum rpc_verdict hello_check(struct peer *p, const struct msg_hello *hell
                  hello->protocol_min, hello->protocol_max, MSG_PROTOCOL_MIN, MSG_PROTOCOL_MAX);
         return hello_refuse(answer, text);
     }
+    if (hello->role == ROLE_MANAGER && h->managers.n == 1) {
+        return hello_refuse(answer, "this manager is alone: its configuration names no managers = "
+                                    "that it should share the cluster with");
+    }
+    /* One of a group may not have heard yet which cluster it belongs to. */
     if (memcmp(hello->cluster_id, unknown, UUID_BYTES) != 0 &&
+        (h->managers.n == 1 || memcmp(space->cluster_id, unknown, UUID_BYTES) != 0) &&
         memcmp(hello->cluster_id, space->cluster_id, UUID_BYTES) != 0) {
         return hello_refuse(
             answer, "belongs to another cluster. Was this manager's data-dir lost or exchanged? "
@@ -67,7 +74,11 @@ static enum rpc_verdict on_hello(struct rpc *rpc, void *ctx, struct mp_reader *p
     ours.protocol_max = ours.protocol_min;
     memcpy(ours.cluster_id, manager_cluster(p->peers->host->manager)->space.cluster_id, UUID_BYTES);
     ours.clock_usec = clock_real_usec();
+    ours.server = (uint32_t) p->peers->host->managers.self + 1;
     msg_put_hello(answer, &ours);
+    if (theirs.role == ROLE_MANAGER) {
+        peer_is_manager(p);
+    }
     return RPC_HELLO_ACCEPT;
 }
 
@@ -155,6 +166,21 @@ static void on_status(struct peer *p, uint64_t id)
     peer_end(p);
 }
 
+static void on_managers(struct peer *p, uint64_t id)
+{
+    managers_put(peer_begin_response(p, id), p->peers->host);
+    peer_end(p);
+}
+
+/* Only the leader knows what holds. */
+static void refuse_as_follower(struct peer *p, uint64_t id)
+{
+    char text[ADDRESS_BYTES_MAX + 100];
+
+    managers_refusal(p->peers->host, text, sizeof(text));
+    peer_error(p, id, MSG_ERROR_NOT_LEADER, text);
+}
+
 /* Who may ask: 0 is anyone. */
 static uint32_t role_of_method(uint32_t method)
 {
@@ -183,6 +209,10 @@ static void on_request(struct rpc *rpc, void *ctx, uint64_t id, uint32_t method,
         peer_error(p, id, MSG_ERROR_REFUSED, "this request is not for your role");
         return;
     }
+    if (method != MSG_MANAGERS && !host_answers(p->peers->host)) {
+        refuse_as_follower(p, id);
+        return;
+    }
     switch (method) {
     case MSG_REGISTER:
         on_register(p, id, params);
@@ -198,6 +228,9 @@ static void on_request(struct rpc *rpc, void *ctx, uint64_t id, uint32_t method,
         return;
     case MSG_STATUS:
         on_status(p, id);
+        return;
+    case MSG_MANAGERS:
+        on_managers(p, id);
         return;
     default: /* of a newer version */
         peer_error(p, id, MSG_ERROR_REFUSED,
@@ -258,6 +291,8 @@ static void on_notify(struct rpc *rpc, void *ctx, uint32_t method, struct mp_rea
     (void) rpc;
     if (role_of_method(method) == ROLE_SERVER && p->role != ROLE_SERVER) {
         peer_malformed(p, "what only servers send");
+    } else if (!host_answers(p->peers->host)) {
+        return; /* it is told again to the leader */
     } else if (method == MSG_BEAT) {
         host_step(p->peers->host, &(struct manager_event){ .kind = MANAGER_HEARD, .conn = p->id });
     } else if (method == MSG_RECONFIG) {

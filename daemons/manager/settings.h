@@ -7,7 +7,9 @@
 
 struct settings {
     struct conf_list listen;
-    char *source; /* NULL: the kernel chooses */
+    struct conf_list managers; /* all of the group, this one included; empty: it is alone */
+    char *advertise;           /* NULL: what it listens on */
+    char *source;              /* NULL: the kernel chooses */
     char *data_dir;
     uint64_t partitions;
     uint64_t replicas;

@@ -69,7 +69,7 @@ static void status_fill(const struct host *h, struct msg_status *ret)
     memcpy(ret->cluster_id, c->space.cluster_id, UUID_BYTES);
     ret->leads = h->leads;
     ret->uptime_usec = clock_boot_usec() - h->started_usec;
-    ret->applied = consensus_applied(raft_node_consensus(h->raft));
+    ret->applied = consensus_applied(raft_group_consensus(h->group));
     ret->epoch = c->space.epoch;
     ret->sessions = c->sessions;
     ret->replicas = c->replicas;

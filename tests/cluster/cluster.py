@@ -377,7 +377,7 @@ def make_key(path):
 
 
 class Cluster:
-    """A manager, servers and one gateway in a directory of their own, on free ports. With `key`, or
+    """Managers (1, 3 or 5), servers and one gateway in a directory of their own, on free ports. With `key`, or
     KUMO_KEY=1 in the environment, they have a cluster key."""
 
     def __init__(
@@ -394,16 +394,19 @@ class Cluster:
         wrapper=(),
         start=True,
         key=os.environ.get("KUMO_KEY") == "1",
+        managers=1,
     ):
         self.own_dir = dir is None
         self.dir = dir or tempfile.mkdtemp(prefix="kumofs-test-")
         self.replicas = min(replicas, servers)
         self.partitions = partitions
         self.wrapper = wrapper
-        ports = free_ports(servers + 2)
-        self.manager_port, self.gateway_port = ports[:2]
-        self.server_ports = ports[2:]
-        self.manager_address = f"127.0.0.1:{self.manager_port}"
+        ports = free_ports(servers + 1 + managers)
+        self.gateway_port = ports[0]
+        self.manager_ports = ports[1 : 1 + managers]
+        self.server_ports = ports[1 + managers :]
+        self.manager_port = self.manager_ports[0]
+        self.manager_address = ",".join(f"127.0.0.1:{port}" for port in self.manager_ports)
         os.makedirs(os.path.join(self.dir, "log"), exist_ok=True)
         self.empty_conf = os.path.join(self.dir, "empty.conf")  # whatever /etc/kumofs holds
         with open(self.empty_conf, "w", encoding="ascii"):
@@ -412,17 +415,9 @@ class Cluster:
         if key:
             make_key(self.key_file)
 
-        self.manager = self.process(
-            "manager",
-            "kumo-manager",
-            {
-                "listen": self.manager_address,
-                "data_dir": f"{self.dir}/manager",
-                "partitions": partitions,
-                "replicas": replicas,
-                **(manager_options or {}),
-            },
-        )
+        self.manager_options = {"partitions": partitions, "replicas": replicas, **(manager_options or {})}
+        self.managers = [self.make_manager(i) for i in range(managers)]
+        self.manager = self.managers[0]
         self.server_options = {"threads": threads, "sync": sync, **(server_options or {})}
         self.servers = [self.make_server(f"db{i}", port) for i, port in enumerate(self.server_ports, 1)]
         self.gateway_options = {"threads": threads, **(gateway_options or {})}
@@ -443,6 +438,20 @@ class Cluster:
         argv += option_list({"cluster_key": self.key_file, **options})
         log = os.path.join(self.dir, "log", f"{name}.log")
         return Process(name, argv, log, self.wrapper if wrapper is None else wrapper)
+
+    def make_manager(self, i, **options):
+        name = "manager" if len(self.manager_ports) == 1 else f"manager{i + 1}"
+        return self.process(
+            name,
+            "kumo-manager",
+            {
+                "listen": f"127.0.0.1:{self.manager_ports[i]}",
+                "data_dir": f"{self.dir}/{name}",
+                **({"managers": self.manager_address} if len(self.manager_ports) > 1 else {}),
+                **self.manager_options,
+                **options,
+            },
+        )
 
     def make_server(self, name, port, **options):
         return self.process(
@@ -476,7 +485,7 @@ class Cluster:
         return process
 
     def processes(self):
-        return [self.manager, *self.servers, self.gateway, *self.extra]
+        return [*self.managers, *self.servers, self.gateway, *self.extra]
 
     # ---- start and stop
 
@@ -487,12 +496,12 @@ class Cluster:
             self.wait_serving()
 
     def start_all(self):
-        for p in [self.manager, *self.servers, self.gateway]:
+        for p in [*self.managers, *self.servers, self.gateway]:
             p.start()
         self.wait_listening()
 
     def wait_listening(self, seconds=SERVING_SEC):
-        for p, port in ((self.manager, self.manager_port), (self.gateway, self.gateway_port)):
+        for p, port in (*zip(self.managers, self.manager_ports), (self.gateway, self.gateway_port)):
             wait_for(lambda: self.listens(p, port), seconds, f"{p.name} listens on port {port}")
 
     @staticmethod
@@ -551,7 +560,7 @@ class Cluster:
 
     def stop_all(self):
         """SIGTERM to all, the gateway first; {name: exit status}."""
-        order = [*self.extra, self.gateway, *self.servers, self.manager]
+        order = [*self.extra, self.gateway, *self.servers, *self.managers]
         return {p.name: p.stop() for p in order if p.alive()}
 
     def close(self):
