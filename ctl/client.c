@@ -1,5 +1,5 @@
-/* Connections, waiting, and requests to managers; what is asked of servers is in client_server.c.
- */
+/* Connections, waiting, and requests; what is asked of managers is in client_manager.c, of servers
+ * in client_server.c. */
 #include "client_private.h"
 
 #include "base/cleanup.h"
@@ -54,8 +54,7 @@ int client_sleep(struct client *c, uint64_t usec)
     return r == -ETIMEDOUT ? 0 : r;
 }
 
-/* "connection refused", for the middle of a sentence. */
-static void say_errno(int error, char *out, size_t cap)
+void client_say_errno(int error, char *out, size_t cap)
 {
     const char *text = strerrordesc_np(error < 0 ? -error : error);
 
@@ -212,7 +211,7 @@ int client_link_open(struct client *c, const char *address, uint32_t server, uin
         io_error_set(why, r, "what listens there is not %s",
                      server ? "a kumo-server" : "a kumo-manager");
     } else {
-        say_errno(r, why->text, sizeof(why->text));
+        client_say_errno(r, why->text, sizeof(why->text));
     }
     client_link_free(l);
     return r;
@@ -227,62 +226,7 @@ void client_hang_up(struct client *c)
     loop_turn(c->loop, false);
 }
 
-/* ---- managers ---- */
-
-static int no_manager(const struct client *c, int r, const char *name, const char *why,
-                      struct io_error *error)
-{
-    if (r == -EINTR) {
-        return io_error_set(error, r, "interrupted");
-    }
-    if (r == -EPERM) {
-        return io_error_set(error, r, "the manager at %s refused: this kumoctl %s", name, why);
-    }
-    if (r == -EKEYREJECTED) {
-        return io_error_set(error, r, "the manager at %s can't be spoken with: %s", name, why);
-    }
-    return io_error_set(error, r,
-                        "no manager answers at %s (%s). Is kumo-manager running? Try: systemctl "
-                        "status kumo-manager, or name another with -m HOST:PORT%s",
-                        name, why, c->o.managers->n > 1 ? "; the others don't answer either" : "");
-}
-
-static int key_open(struct client *c, struct io_error *error)
-{
-    int r = c->has_key ? 0 : keyring_open(c->o.cluster_key, error);
-
-    c->has_key = r == 0;
-    return r;
-}
-
-static int manager_open(struct client *c, struct io_error *error)
-{
-    const struct conf_list *list = c->o.managers;
-    struct io_error why = { "" };
-    int r = key_open(c, error);
-
-    if (r < 0) {
-        return r;
-    }
-    r = -EINVAL;
-    if (c->manager && c->manager->rpc) {
-        return 0;
-    }
-    if (c->manager) {
-        c->manager = client_link_free(c->manager);
-    }
-    for (size_t i = 0; i < list->n; i++) {
-        uint64_t now = clock_boot_usec();
-        uint64_t left = c->deadline_usec > now ? c->deadline_usec - now : 0;
-        snprintf(c->manager_name, sizeof(c->manager_name), "%s", list->items[i]);
-        r = client_link_open(c, list->items[i], 0, SHARD_NONE, now + left / (list->n - i),
-                             &c->manager, &why);
-        if (r == 0 || r == -EINTR || r == -EPERM) {
-            break;
-        }
-    }
-    return r < 0 ? no_manager(c, r, c->manager_name, why.text, error) : 0;
-}
+/* ---- asking ---- */
 
 static void on_answer(void *ctx, const struct rpc_answer *answer)
 {
@@ -290,6 +234,7 @@ static void on_answer(void *ctx, const struct rpc_answer *answer)
 
     c->answered = true;
     c->status = answer->status;
+    c->code = answer->error_code;
     snprintf(c->text, sizeof(c->text), "%s", answer->error_text);
     buf_clear(&c->answer);
     if (answer->status == 0) {
@@ -324,80 +269,13 @@ int client_ask(struct client *c, struct link *l, uint32_t method, const struct b
         }
         return c->status;
     }
-    say_errno(r, c->text, sizeof(c->text));
+    client_say_errno(r, c->text, sizeof(c->text));
     return r;
 }
 
 void client_begin(struct client *c)
 {
     c->deadline_usec = clock_boot_usec() + c->o.timeout_usec;
-}
-
-static int manager_ask(struct client *c, uint32_t method, const struct buf *params,
-                       struct io_error *error)
-{
-    int r = manager_open(c, error);
-
-    if (r < 0) {
-        return r;
-    }
-    r = client_ask(c, c->manager, method, params);
-    if (r == -EREMOTEIO || r == -EINTR) {
-        return io_error_set(error, r, "%s", c->text);
-    }
-    if (r < 0) {
-        return io_error_set(error, r,
-                            "the manager at %s gave no answer: %s. See its log: journalctl -u "
-                            "kumo-manager",
-                            c->manager_name, c->text);
-    }
-    return 0;
-}
-
-int client_call(struct client *c, uint32_t method, const struct buf *params, struct buf *ret_result,
-                struct io_error *error)
-{
-    int r;
-
-    client_begin(c);
-    r = manager_ask(c, method, params, error);
-    if (r == 0) {
-        *ret_result = c->answer;
-        c->answer = (struct buf){ 0 };
-    }
-    return r;
-}
-
-int client_table_fetch(struct client *c, struct io_error *error)
-{
-    int r = manager_ask(c, MSG_TABLE, NULL, error);
-    struct mp_reader reader;
-
-    if (r < 0) {
-        return r;
-    }
-    hashspace_free(&c->space); /* it may be another cluster's by now */
-    reader = mp_reader_of(buf_head(&c->answer), buf_len(&c->answer));
-    if (hashspace_merge(&c->space, &reader) < 0) {
-        return io_error_set(
-            error, -EBADMSG,
-            "the manager at %s sent a table that this kumoctl does not understand; "
-            "is it of another version? Try: kumoctl version, kumo-manager --version",
-            c->manager_name);
-    }
-    return 0;
-}
-
-int client_table(struct client *c, const struct hashspace **ret_space, struct io_error *error)
-{
-    int r;
-
-    client_begin(c);
-    r = client_table_fetch(c, error);
-    if (r == 0) {
-        *ret_space = &c->space;
-    }
-    return r;
 }
 
 /* ---- the door ---- */

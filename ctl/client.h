@@ -9,13 +9,16 @@
 #include "core/hashspace.h"
 #include "io/conf.h"
 #include "io/io_error.h"
+#include "wire/raft_msg.h"
 
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
-#define CLIENT_RETRY_USEC     50000 /* between two tries of an operation */
-#define CLIENT_TIMEOUT_MARGIN 2     /* a server that hangs may take 1/n of the time to connect to */
+#define CLIENT_RETRY_USEC 50000 /* between two tries of an operation, or of a manager */
+#define CLIENT_MANAGER_USEC                                                                        \
+    1000000                     /* so long each manager is waited for that is asked how it does */
+#define CLIENT_TIMEOUT_MARGIN 2 /* a server that hangs may take 1/n of the time to connect to */
 #define MANAGER_PORT          19700
 #define SERVER_PORT           19800
 
@@ -40,10 +43,20 @@ int client_sleep(struct client *c, uint64_t usec);
 /* Address of the manager that is or was connected. */
 const char *client_manager_name(const struct client *c);
 
-/* A request to whichever manager answers. The result item is copied to `ret_result`, which the
- * caller frees. */
+/* A request to the manager that leads, whichever of them is asked first. The result item is copied
+ * to `ret_result`, which the caller frees. */
 int client_call(struct client *c, uint32_t method, const struct buf *params, struct buf *ret_result,
                 struct io_error *error);
+
+/* What each manager says, in the order of their numbers: `said[i].number` is 0 for one that gives
+ * no answer, and why[i] has the reason. Needs no leader. */
+struct client_managers {
+    uint32_t n;
+    char addresses[MANAGERS_MAX][ADDRESS_BYTES_MAX];
+    struct msg_managers said[MANAGERS_MAX];
+    char why[MANAGERS_MAX][100];
+};
+int client_managers(struct client *c, struct client_managers *ret, struct io_error *error);
 
 /* Asks for the hash space. *ret_space belongs to the client and stays until the next call. */
 int client_table(struct client *c, const struct hashspace **ret_space, struct io_error *error);

@@ -1,4 +1,5 @@
-/* The client's insides, shared by client.c and client_server.c. Nobody else may look. */
+/* The client's insides, shared by client.c, client_manager.c and client_server.c. Nobody else may
+ * look. */
 #pragma once
 
 #include "client.h"
@@ -26,6 +27,7 @@ struct client {
     uint64_t deadline_usec; /* of the call under way */
     struct list links;
     struct link *manager;
+    size_t next_manager; /* of the list, to be tried first */
     char manager_name[ADDRESS_BYTES_MAX];
     struct hashspace space;
     uint64_t last_op;
@@ -33,6 +35,7 @@ struct client {
     /* the answer that is waited for */
     bool answered;
     int status;
+    uint32_t code; /* enum msg_error, with status -EREMOTEIO */
     char text[RPC_ERROR_TEXT_MAX + 1];
     struct buf answer;
     struct client_result *result;
@@ -40,6 +43,8 @@ struct client {
 
 /* Runs the loop until *flag, the link's end (NULL: none), `until_usec`, or an interruption. */
 int client_wait(struct client *c, const bool *flag, const struct link *l, uint64_t until_usec);
+/* "connection refused", for the middle of a sentence. */
+void client_say_errno(int error, char *out, size_t cap);
 bool client_is_interrupted(const struct client *c);
 /* A call begins: its time runs from now on. */
 void client_begin(struct client *c);

@@ -14,6 +14,7 @@
 
 struct status {
     struct msg_status head;
+    struct client_managers managers;
     struct msg_status_server *servers;
     char uuid[2 * UUID_BYTES + 1];
     const char *word;
@@ -111,6 +112,20 @@ static void status_word(struct status *s)
     }
 }
 
+/* What fails next if another one dies is worth a word while all is well. */
+static void status_managers(struct status *s)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < s->managers.n; i++) {
+        n += s->managers.said[i].number == 0;
+    }
+    if (n > 0) {
+        snprintf(s->why + strlen(s->why), sizeof(s->why) - strlen(s->why),
+                 "; %u of %u managers unreachable", n, s->managers.n);
+    }
+}
+
 static int status_ask(struct ctl *ctl, struct status *ret, struct io_error *error)
 {
     _cleanup_(buf_free) struct buf answer = { 0 };
@@ -136,7 +151,61 @@ static int status_ask(struct ctl *ctl, struct status *ret, struct io_error *erro
         snprintf(ret->uuid + 2 * i, 3, "%02x", ret->head.cluster_id[i]);
     }
     status_word(ret);
-    return 0;
+    err = client_managers(ctl->client, &ret->managers, error);
+    if (err == 0) {
+        status_managers(ret);
+    }
+    return err;
+}
+
+static const char *role_word(const struct msg_managers *m)
+{
+    static const char *const words[_MANAGER_ROLE_MAX] = {
+        [MANAGER_WAITING] = "waits for the others",
+        [MANAGER_LOOKING] = "looks for a leader",
+        [MANAGER_FOLLOWS] = "follows",
+        [MANAGER_LEADS] = "leads",
+    };
+
+    return m->number > 0 ? words[m->role] : "unreachable";
+}
+
+static void managers_print(const struct client_managers *all)
+{
+    printf("\n%-24s %-20s %6s %10s %10s  %s\n", "MANAGER", "STATE", "TERM", "LOG", "UP", "VERSION");
+    for (uint32_t i = 0; i < all->n; i++) {
+        const struct msg_managers *m = &all->said[i];
+        if (m->number == 0) {
+            printf("%-24s %-20s (%s)\n", all->addresses[i], role_word(m), all->why[i]);
+            continue;
+        }
+        printf("%-24s %-20s %6llu %10llu %8llu s  %s\n", all->addresses[i], role_word(m),
+               (unsigned long long) m->term, (unsigned long long) m->applied,
+               (unsigned long long) (m->uptime_usec / 1000000), m->version);
+    }
+}
+
+static void managers_json(struct json *j, const struct client_managers *all)
+{
+    json_open(j, "managers", '[');
+    for (uint32_t i = 0; i < all->n; i++) {
+        const struct msg_managers *m = &all->said[i];
+        json_open(j, NULL, '{');
+        json_uint(j, "number", i + 1);
+        json_str(j, "address", all->addresses[i]);
+        json_str(j, "state", role_word(m));
+        if (m->number > 0) {
+            json_uint(j, "term", m->term);
+            json_uint(j, "leader", m->leader);
+            json_uint(j, "applied", m->applied);
+            json_uint(j, "uptime_usec", m->uptime_usec);
+            json_str(j, "version", m->version);
+        } else {
+            json_str(j, "why", all->why[i]);
+        }
+        json_close(j, '}');
+    }
+    json_close(j, ']');
 }
 
 static const char *server_word(const struct msg_status_server *s)
@@ -156,6 +225,9 @@ static void status_print(const struct ctl *ctl, const struct status *s)
            client_manager_name(ctl->client), h->leads ? "leading" : "not leading",
            (unsigned long long) h->applied, (unsigned long long) (h->uptime_usec / 1000000),
            h->version);
+    if (s->managers.n > 1) {
+        managers_print(&s->managers);
+    }
     if (h->n_servers == 0) {
         printf("servers   none\n");
         return;
@@ -192,6 +264,7 @@ static void status_json(const struct ctl *ctl, const struct status *s)
     json_uint(&j, "applied", h->applied);
     json_uint(&j, "uptime_usec", h->uptime_usec);
     json_close(&j, '}');
+    managers_json(&j, &s->managers);
     json_open(&j, "servers", '[');
     for (uint32_t i = 0; i < h->n_servers; i++) {
         const struct msg_status_server *v = &s->servers[i];
@@ -212,6 +285,27 @@ static void status_json(const struct ctl *ctl, const struct status *s)
     json_end(&j);
 }
 
+/* Nobody leads: says at least how each manager does. */
+static void status_without_leader(struct ctl *ctl, bool as_json, const char *why)
+{
+    struct client_managers all;
+    struct io_error error;
+    struct json j;
+
+    if (client_managers(ctl->client, &all, &error) < 0 || all.n == 1) {
+        return;
+    }
+    if (!as_json) {
+        managers_print(&all);
+        return;
+    }
+    json_begin(&j, stdout);
+    json_str(&j, "health", "unknown");
+    json_str(&j, "why", why);
+    managers_json(&j, &all);
+    json_end(&j);
+}
+
 int verb_status(struct ctl *ctl, int argc, char **argv)
 {
     const char *json = NULL;
@@ -226,6 +320,7 @@ int verb_status(struct ctl *ctl, int argc, char **argv)
     }
     if (status_ask(ctl, &s, &error) < 0) {
         free(s.servers);
+        status_without_leader(ctl, json != NULL, error.text);
         return verb_error(ctl, "%s", error.text);
     }
     if (json) {

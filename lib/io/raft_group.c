@@ -313,8 +313,7 @@ static const char *member_wrong(const struct raft_group *g, const struct member 
         return "its list of managers is another one: each manager needs the same `managers`, in "
                "the same order";
     }
-    if (g->self.begun &&
-        memcmp(m->info.id, g->self.members[m->number - 1].id, UUID_BYTES) != 0) {
+    if (g->self.begun && memcmp(m->info.id, g->self.members[m->number - 1].id, UUID_BYTES) != 0) {
         return "it has another identity than the manager that this group began with: its data-dir "
                "was lost or exchanged. It is not let in";
     }
@@ -383,9 +382,9 @@ static uint8_t role_of(const struct raft_group *g, const struct raft_node_state 
     if (!g->node) {
         return MANAGER_WAITING;
     }
-    return s->leads ? MANAGER_LEADS : s->leader != 0 && s->leader != g->self.number
-                          ? MANAGER_FOLLOWS
-                          : MANAGER_LOOKING;
+    return s->leads                                        ? MANAGER_LEADS
+           : s->leader != 0 && s->leader != g->self.number ? MANAGER_FOLLOWS
+                                                           : MANAGER_LOOKING;
 }
 
 void raft_group_tell(struct raft_group *g, struct msg_managers *ret)

@@ -19,11 +19,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RAFT_GROUP_PORT          19700
-#define RAFT_GROUP_ASK_USEC      1000000 /* so often each is asked who it is, and whether it lives */
-#define RAFT_GROUP_ANSWER_USEC   3000000 /* no answer for so long: connected anew */
-#define RAFT_GROUP_SAY_USEC      15000000 /* so often the log is told what a start waits for */
-#define RAFT_GROUP_OUT_BYTES_MAX ((size_t) 4 << 20) /* of one connection; beyond: messages are lost */
+#define RAFT_GROUP_PORT        19700
+#define RAFT_GROUP_ASK_USEC    1000000  /* so often each is asked who it is, and whether it lives */
+#define RAFT_GROUP_ANSWER_USEC 3000000  /* no answer for so long: connected anew */
+#define RAFT_GROUP_SAY_USEC    15000000 /* so often the log is told what a start waits for */
+#define RAFT_GROUP_OUT_BYTES_MAX                                                                   \
+    ((size_t) 4 << 20) /* of one connection; beyond: messages are lost */
 
 struct loop;
 struct raft_group;

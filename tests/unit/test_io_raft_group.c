@@ -826,13 +826,13 @@ static int quiet(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_replicates),    cmocka_unit_test(test_leader_stops),
+        cmocka_unit_test(test_replicates),     cmocka_unit_test(test_leader_stops),
         cmocka_unit_test(test_leader_cut_off), cmocka_unit_test(test_minority),
-        cmocka_unit_test(test_snapshot),      cmocka_unit_test(test_large),
-        cmocka_unit_test(test_five),          cmocka_unit_test(test_waits_for_all),
-        cmocka_unit_test(test_lost_disk),     cmocka_unit_test(test_lost_log),
-        cmocka_unit_test(test_begins_late),   cmocka_unit_test(test_other_list),
-        cmocka_unit_test(test_alone),         cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_snapshot),       cmocka_unit_test(test_large),
+        cmocka_unit_test(test_five),           cmocka_unit_test(test_waits_for_all),
+        cmocka_unit_test(test_lost_disk),      cmocka_unit_test(test_lost_log),
+        cmocka_unit_test(test_begins_late),    cmocka_unit_test(test_other_list),
+        cmocka_unit_test(test_alone),          cmocka_unit_test(test_damage),
         cmocka_unit_test(test_cloned),
     };
     return cmocka_run_group_tests(tests, quiet, NULL);
