@@ -71,6 +71,11 @@ static void conn_tune(int fd)
     conn_set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, CONN_KEEPALIVE_PROBES);
 }
 
+void conn_set_patience(struct conn *conn, uint64_t usec)
+{
+    conn_set_int(conn->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, (int) (usec / 1000));
+}
+
 /* ---- ending ---- */
 
 static void conn_ref_release(struct conn_ref *ref)

@@ -68,6 +68,10 @@ int conn_connect(struct loop *loop, const struct addr *addr, const struct conn_o
  * written. Owns tls. All else stays as it is: conn_in and conn_out hold plain bytes. */
 void conn_use_tls(struct conn *conn, struct tls *tls);
 
+/* The connection ends with -ETIMEDOUT when the peer's machine takes nothing of what was sent for so
+ * long. Without it a link that was cut for a minute comes back a minute after the cut is mended. */
+void conn_set_patience(struct conn *conn, uint64_t usec);
+
 /* Closes at once, drops what waits, calls nothing back (except release functions of conn_out_ref).
  * NULL is fine; returns NULL. */
 struct conn *conn_close(struct conn *conn);

@@ -634,6 +634,9 @@ static int rpc_dial(struct rpc *rpc, const struct addr *addr)
 {
     int r = conn_connect(rpc->loop, addr, &rpc_conn_ops, rpc, rpc->out_bytes_max, &rpc->conn);
 
+    if (r == 0) {
+        conn_set_patience(rpc->conn, RPC_PATIENCE_USEC);
+    }
     if (r == 0 && rpc->ring) {
         conn_use_tls(rpc->conn, tls_new(rpc->ring, TLS_CONNECTS, rpc->key));
     }
@@ -680,6 +683,7 @@ static struct rpc *rpc_take_over(struct loop *loop, int fd, struct tls *tls,
     struct rpc *rpc = rpc_make(loop, config, true);
 
     rpc->conn = conn_new(loop, fd, &rpc_conn_ops, rpc, config->out_bytes_max);
+    conn_set_patience(rpc->conn, RPC_PATIENCE_USEC);
     if (tls) {
         conn_use_tls(rpc->conn, tls);
     }

@@ -22,10 +22,11 @@
 #include <stdint.h>
 
 #define RPC_METHOD_HELLO       0
-#define RPC_HELLO_TIMEOUT_USEC 5000000 /* from connect or accept to the end of the hello */
-#define RPC_HELLO_BYTES_MAX    65536   /* a message before the hello is done */
-#define RPC_PENDING_MAX        65536   /* requests without an answer, per connection */
-#define RPC_ERROR_TEXT_MAX     512     /* text of an error; longer ones are cut */
+#define RPC_HELLO_TIMEOUT_USEC 5000000  /* from connect or accept to the end of the hello */
+#define RPC_PATIENCE_USEC      10000000 /* a peer's machine that takes no byte for so long is gone */
+#define RPC_HELLO_BYTES_MAX    65536    /* a message before the hello is done */
+#define RPC_PENDING_MAX        65536    /* requests without an answer, per connection */
+#define RPC_ERROR_TEXT_MAX     512      /* text of an error; longer ones are cut */
 #define RPC_METHOD_MAX         65535
 
 /* Accepted connections of one lobby whose hello is not done; beyond it the oldest is closed. */
