@@ -340,7 +340,8 @@ static int host_make_manager(struct host *h)
     struct manager_options o = { .partitions = (uint32_t) h->settings->partitions,
                                  .replicas = (uint32_t) h->settings->replicas,
                                  .failure_usec = h->settings->failure_usec,
-                                 .min_replicas_auto = (uint32_t) h->settings->min_replicas_auto };
+                                 .min_replicas_auto = (uint32_t) h->settings->min_replicas_auto,
+                                 .session_usec = h->settings->session_timeout_usec };
 
     /* Kept in memory only: the id of the cluster is the one that is committed. */
     if (getrandom(o.cluster_id, sizeof(o.cluster_id), 0) != sizeof(o.cluster_id)) {

@@ -239,6 +239,17 @@ static void peer_do(struct peer *p, const struct manager_action *a)
         mp_put_uint(out, a->session);
         peer_end(p);
         return;
+    case MANAGER_DO_OVER:
+        out = peer_begin_response(p, a->request);
+        mp_put_array(out, 1);
+        msg_put_session_ids(out, a->over.ids, a->over.n);
+        peer_end(p);
+        return;
+    case MANAGER_DO_SESSIONS:
+        peer_flush(p);
+        msg_put_sessions(rpc_begin_notify(p->rpc, MSG_SESSIONS), &a->sessions);
+        peer_end(p);
+        return;
     case MANAGER_DO_TEXT:
         out = peer_begin_response(p, a->request);
         mp_put_array(out, 1);

@@ -160,6 +160,21 @@ static void on_session(struct peer *p, uint64_t id)
     host_step(p->peers->host, &e);
 }
 
+static void on_sessions_alive(struct peer *p, uint64_t id, struct mp_reader *r)
+{
+    struct manager_event e = { .kind = MANAGER_SESSIONS_ALIVE, .conn = p->id, .request = id };
+    _cleanup_free_ uint64_t *ids = mem_alloc((size_t) (r->end - r->p + 1) * sizeof(*ids));
+
+    mp_get_array_exact(r, 1);
+    e.alive.n = msg_get_session_ids(r, ids);
+    e.alive.ids = ids;
+    if (r->failed) {
+        peer_malformed(p, "malformed sessions");
+        return;
+    }
+    host_step(p->peers->host, &e);
+}
+
 static void on_status(struct peer *p, uint64_t id)
 {
     status_put(peer_begin_response(p, id), p->peers->host);
@@ -190,6 +205,7 @@ static uint32_t role_of_method(uint32_t method)
     case MSG_SEALED:
         return ROLE_SERVER;
     case MSG_SESSION:
+    case MSG_SESSIONS_ALIVE:
         return ROLE_GATEWAY;
     case MSG_ATTACH:
         return ROLE_CTL;
@@ -222,6 +238,9 @@ static void on_request(struct rpc *rpc, void *ctx, uint64_t id, uint32_t method,
         return;
     case MSG_SESSION:
         on_session(p, id);
+        return;
+    case MSG_SESSIONS_ALIVE:
+        on_sessions_alive(p, id, params);
         return;
     case MSG_ATTACH:
         on_attach(p, id, params);

@@ -16,6 +16,7 @@ struct settings {
     uint64_t failure_usec;
     uint64_t min_replicas_auto;
     char *cluster_key;
+    uint64_t session_timeout_usec;
     int log_level; /* enum log_level */
 
     int argc; /* for reloading */

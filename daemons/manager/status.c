@@ -71,7 +71,7 @@ static void status_fill(const struct host *h, struct msg_status *ret)
     ret->uptime_usec = clock_boot_usec() - h->started_usec;
     ret->applied = consensus_applied(raft_group_consensus(h->group));
     ret->epoch = c->space.epoch;
-    ret->sessions = c->sessions;
+    ret->sessions = c->sessions.n;
     ret->replicas = c->replicas;
     ret->partitions = c->space.n_partitions;
     ret->n_servers = c->space.n_servers;

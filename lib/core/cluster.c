@@ -1,6 +1,7 @@
 #include "core/cluster.h"
 
 #include "base/assert.h"
+#include "base/cleanup.h"
 #include "base/mem.h"
 #include "core/placement.h"
 
@@ -57,6 +58,14 @@ void cluster_put_session(struct buf *b)
 {
     mp_put_array(b, 1);
     mp_put_uint(b, CLUSTER_SESSION);
+}
+
+void cluster_put_expire(struct buf *b, const uint64_t *sessions, uint32_t n)
+{
+    kumo_assert(n <= CLUSTER_EXPIRE_MAX);
+    mp_put_array(b, 2);
+    mp_put_uint(b, CLUSTER_EXPIRE);
+    msg_put_session_ids(b, sessions, n);
 }
 
 /* ---- applying ---- */
@@ -290,7 +299,30 @@ static void apply_views(struct cluster *c, struct mp_reader *r, struct cluster_e
     c->space.epoch += effect->n_rows > 0;
 }
 
-void cluster_apply(struct cluster *c, const uint8_t *data, size_t bytes,
+static void apply_session(struct cluster *c, uint64_t index, struct cluster_effect *effect)
+{
+    if (live_sessions_open(&c->sessions, index) == 0) {
+        effect->opened = index;
+    }
+}
+
+static void apply_expire(struct cluster *c, uint64_t index, struct mp_reader *r,
+                         struct cluster_effect *effect)
+{
+    uint32_t n = mp_get_array(r);
+
+    if (n > CLUSTER_EXPIRE_MAX) {
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t id = mp_get_uint(r);
+        if (!r->failed && live_sessions_end(&c->sessions, id, index)) {
+            effect->ended[effect->n_ended++] = id;
+        }
+    }
+}
+
+void cluster_apply(struct cluster *c, uint64_t index, const uint8_t *data, size_t bytes,
                    struct cluster_effect *effect)
 {
     struct mp_reader r = mp_reader_of(data, bytes);
@@ -299,6 +331,8 @@ void cluster_apply(struct cluster *c, const uint8_t *data, size_t bytes,
 
     effect->servers = false;
     effect->n_rows = 0;
+    effect->opened = 0;
+    effect->n_ended = 0;
     switch (command) {
     case CLUSTER_FORM:
         apply_form(c, &r);
@@ -313,7 +347,10 @@ void cluster_apply(struct cluster *c, const uint8_t *data, size_t bytes,
         apply_views(c, &r, effect);
         return;
     case CLUSTER_SESSION:
-        c->sessions++;
+        apply_session(c, index, effect);
+        return;
+    case CLUSTER_EXPIRE:
+        apply_expire(c, index, &r, effect);
         return;
     default: /* of a newer version, or garbage: ignored by all alike */
         return;
@@ -323,7 +360,7 @@ void cluster_apply(struct cluster *c, const uint8_t *data, size_t bytes,
 /* ---- snapshots ---- */
 
 #define SNAPSHOT_ITEMS_FIRST 4 /* of the first version */
-#define SNAPSHOT_ITEMS       5
+#define SNAPSHOT_ITEMS       6u
 
 static void put_server(struct buf *b, const struct cluster_server *s)
 {
@@ -377,8 +414,32 @@ void cluster_put(struct buf *b, const struct cluster *c)
         put_server(b, &c->servers[i]);
     }
     mp_put_uint(b, c->replicas);
-    mp_put_uint(b, c->sessions);
+    mp_put_uint(b, c->sessions.n);
     put_formed(b, c);
+    mp_put_array(b, 2);
+    mp_put_uint(b, c->sessions.index);
+    msg_put_session_ids(b, c->sessions.ids, (uint32_t) c->sessions.n);
+}
+
+/* Earlier versions wrote their number only: those are over, gateways open others. */
+static void get_sessions(struct mp_reader *r, struct live_sessions *l)
+{
+    uint64_t before = 0;
+    uint32_t n;
+
+    mp_get_array_exact(r, 2);
+    l->index = mp_get_uint(r);
+    n = mp_get_array(r);
+    for (uint32_t i = 0; i < n && !r->failed; i++) {
+        uint64_t id = mp_get_uint(r);
+        if (id <= before || id > l->index || l->n >= SESSIONS_MAX) {
+            r->failed = true;
+            return;
+        }
+        before = id;
+        mem_grow(&l->ids, &l->cap, l->n + 1, sizeof(*l->ids));
+        l->ids[l->n++] = id;
+    }
 }
 
 int cluster_get(struct mp_reader *r, struct cluster *c)
@@ -399,17 +460,21 @@ int cluster_get(struct mp_reader *r, struct cluster *c)
     }
     c->formed = mem_zalloc(c->space.n_partitions, sizeof(*c->formed));
     c->replicas = (uint32_t) mp_get_uint_max(r, REPLICAS_MAX);
-    c->sessions = mp_get_uint(r);
+    (void) mp_get_uint(r); /* how many sessions */
     if (items > SNAPSHOT_ITEMS_FIRST) {
         get_formed(r, c);
-        mp_skip_n(r, items - SNAPSHOT_ITEMS);
     }
+    if (items >= SNAPSHOT_ITEMS) {
+        get_sessions(r, &c->sessions);
+    }
+    mp_skip_n(r, items - MIN_OF(items, SNAPSHOT_ITEMS));
     return r->failed ? -EBADMSG : 0;
 }
 
 void cluster_free(struct cluster *c)
 {
     hashspace_free(&c->space);
+    live_sessions_free(&c->sessions);
     free(c->servers);
     free(c->formed);
     *c = (struct cluster){ 0 };

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/hashspace.h"
+#include "core/live_sessions.h"
 
 #define REPLICAS_DEFAULT   3
 #define PARTITIONS_DEFAULT 1024
@@ -19,7 +20,7 @@ struct cluster {
     struct cluster_server *servers; /* beside space.servers */
     uint64_t *formed;               /* beside space.rows: the epoch of each row */
     uint32_t replicas;              /* wanted for each partition */
-    uint64_t sessions;              /* opened so far (R12) */
+    struct live_sessions sessions;  /* R12 */
 };
 
 enum cluster_command {
@@ -27,7 +28,8 @@ enum cluster_command {
     CLUSTER_REGISTER, /* [register]: a server's new process (incarnation) */
     CLUSTER_ATTACH,   /* [replicas, [server…]]: places the partitions on them */
     CLUSTER_VIEWS, /* [[incarnation of each server…], [row…]]: R9, each row by compare-and-set */
-    CLUSTER_SESSION, /* []: opens the session whose id is this entry's index */
+    CLUSTER_SESSION, /* []: opens the session whose id is this entry's index; too many: none */
+    CLUSTER_EXPIRE,  /* [[session…]]: these are over */
     _CLUSTER_COMMAND_MAX,
     _CLUSTER_COMMAND_INVALID = -22,
 };
@@ -41,6 +43,9 @@ void cluster_put_attach(struct buf *b, uint32_t replicas, const uint32_t *server
 void cluster_put_views(struct buf *b, const struct cluster *c, const struct view_row *rows,
                        size_t n);
 void cluster_put_session(struct buf *b);
+/* n <= CLUSTER_EXPIRE_MAX */
+#define CLUSTER_EXPIRE_MAX 1024
+void cluster_put_expire(struct buf *b, const uint64_t *sessions, uint32_t n);
 
 /* What a command changed: for who has to be told. */
 struct cluster_effect {
@@ -49,11 +54,14 @@ struct cluster_effect {
     /* owned by the caller, PARTITIONS_MAX of room each */
     uint16_t *rows;
     struct view_row *before; /* what rows[i] was until then */
+    uint64_t opened;         /* a session; 0: none */
+    uint32_t n_ended;
+    uint64_t ended[CLUSTER_EXPIRE_MAX]; /* sessions that were open */
 };
 
-/* Applies one committed command. A malformed or outdated one changes nothing, in the same way
- * everywhere. */
-void cluster_apply(struct cluster *c, const uint8_t *data, size_t bytes,
+/* Applies one committed command, the entry at `index` of the log. A malformed or outdated one
+ * changes nothing, in the same way everywhere. */
+void cluster_apply(struct cluster *c, uint64_t index, const uint8_t *data, size_t bytes,
                    struct cluster_effect *effect);
 
 /* Would this registration be accepted, given what is known? NULL, or a sentence for the operator.

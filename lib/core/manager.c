@@ -127,7 +127,7 @@ static void on_committed(struct manager *m, const struct manager_event *e)
 {
     struct manager_action *a;
 
-    cluster_apply(&m->cluster, e->data.p, e->data.bytes, &m->effect);
+    cluster_apply(&m->cluster, e->data.index, e->data.p, e->data.bytes, &m->effect);
     if (m->cluster.space.n_partitions > m->n_needs) {
         kumo_assert(m->n_needs == 0);
         manager_needs_make(m);
@@ -135,6 +135,7 @@ static void on_committed(struct manager *m, const struct manager_event *e)
     for (size_t i = 0; i < m->effect.n_rows; i++) {
         manager_need_clear(m, m->effect.rows[i]);
     }
+    manager_sessions_changed(m);
     push_rows(m);
     if (m->effect.servers || m->effect.n_rows > 0) {
         a = manager_act(m, MANAGER_DO_CHANGED, 0, 0);
@@ -195,6 +196,7 @@ static void tick(struct manager *m)
 {
     size_t begin = buf_len(&m->bytes);
 
+    manager_sessions_tell_untold(m);
     if (!m->leader) {
         return;
     }
@@ -207,6 +209,7 @@ static void tick(struct manager *m)
         return;
     }
     manager_views_propose(m);
+    manager_sessions_tick(m);
 }
 
 /* What was known by hearsay belongs to the time as leader; rows that committed before it were
@@ -218,6 +221,7 @@ static void on_leader(struct manager *m, bool leader)
     m->views_tag = 0;
     m->waits_usec = m->now_usec;
     m->ticked_usec = 0;
+    manager_sessions_begin(m);
     for (uint32_t p = 0; p < m->n_needs; p++) {
         const struct view_row *row = &m->cluster.space.rows[p];
         manager_need_clear(m, p);
@@ -256,6 +260,8 @@ struct manager *manager_free(struct manager *m)
     free(m->effect.before);
     free(m->links);
     free(m->needs);
+    free(m->heard);
+    free(m->over);
     buf_free(&m->bytes);
     free(m);
     return NULL;
@@ -303,6 +309,9 @@ void manager_step(struct manager *m, uint64_t now_usec, const struct manager_eve
     case MANAGER_SESSION:
         manager_on_session(m, e);
         break;
+    case MANAGER_SESSIONS_ALIVE:
+        manager_on_sessions_alive(m, e);
+        break;
     case MANAGER_TICK:
         tick(m);
         break;
@@ -331,5 +340,6 @@ int manager_restore(struct manager *m, const uint8_t *data, size_t bytes)
     cluster_free(&m->cluster);
     m->cluster = c;
     manager_needs_make(m);
+    manager_sessions_restored(m);
     return 0;
 }

@@ -22,7 +22,9 @@
 #define MANAGER_BEAT_USEC            200000  /* the leader tells its servers that it lives */
 #define MANAGER_FAILURE_USEC_DEFAULT 1000000 /* who did not report for so long is removed (R7) */
 #define MANAGER_REQUESTS_MAX         4096    /* unanswered requests; beyond: refused */
-#define MANAGER_SESSIONS_MAX         65536   /* sessions ever opened */
+#define MANAGER_EXPIRE_USEC          1000000 /* how often sessions are looked through */
+/* session-timeout: of one that nobody names (R12) */
+#define MANAGER_SESSION_USEC_DEFAULT (UINT64_C(3600) * 1000000)
 
 struct manager_options {
     uint8_t cluster_id[UUID_BYTES]; /* of the cluster to form, when there is none: random */
@@ -30,6 +32,7 @@ struct manager_options {
     uint32_t replicas;
     uint64_t failure_usec;      /* 0: MANAGER_FAILURE_USEC_DEFAULT */
     uint32_t min_replicas_auto; /* a view is not made smaller by itself; 0: 1 (R11) */
+    uint64_t session_usec;      /* 0: MANAGER_SESSION_USEC_DEFAULT */
 };
 
 enum manager_event_kind {
@@ -43,6 +46,7 @@ enum manager_event_kind {
     MANAGER_SEALED,     /* conn, sealed */
     MANAGER_ATTACH,     /* conn, request, attach: names of servers; none = all that are new */
     MANAGER_SESSION,    /* conn, request: open a session */
+    MANAGER_SESSIONS_ALIVE, /* conn, request, alive: a gateway has these sessions */
     MANAGER_TICK,
     _MANAGER_EVENT_KIND_MAX,
     _MANAGER_EVENT_KIND_INVALID = -22,
@@ -74,6 +78,10 @@ struct manager_event {
             uint32_t n;
             char (*names)[NAME_BYTES_MAX];
         } attach;
+        struct {
+            const uint64_t *ids;
+            uint32_t n;
+        } alive;
     };
 };
 
@@ -83,14 +91,16 @@ enum manager_action_kind {
     MANAGER_DO_ACCEPT,  /* conn, request: struct msg_registered, then every row that has `server` as
                            member or learner */
     MANAGER_DO_SESSION, /* conn, request: the session is open */
-    MANAGER_DO_TEXT,    /* conn, request: done; text for the operator */
-    MANAGER_DO_REFUSE,  /* conn, request: refused for now; text says why */
-    MANAGER_DO_DENY,    /* conn, request: refused for good; text says why */
-    MANAGER_DO_SEAL,    /* conn: note */
-    MANAGER_DO_VIEW,    /* conn: row */
-    MANAGER_DO_CLOSE,   /* conn: a newer process of its server has registered */
-    MANAGER_DO_CHANGED, /* subscribers: rows changed (and servers, always included) */
-    MANAGER_DO_BEAT,    /* conn: the leader lives */
+    MANAGER_DO_OVER,    /* conn, request: of the sessions that a gateway named, these are over */
+    MANAGER_DO_SESSIONS, /* conn, a server: sessions */
+    MANAGER_DO_TEXT,     /* conn, request: done; text for the operator */
+    MANAGER_DO_REFUSE,   /* conn, request: refused for now; text says why */
+    MANAGER_DO_DENY,     /* conn, request: refused for good; text says why */
+    MANAGER_DO_SEAL,     /* conn: note */
+    MANAGER_DO_VIEW,     /* conn: row */
+    MANAGER_DO_CLOSE,    /* conn: a newer process of its server has registered */
+    MANAGER_DO_CHANGED,  /* subscribers: rows changed (and servers, always included) */
+    MANAGER_DO_BEAT,     /* conn: the leader lives */
     _MANAGER_ACTION_KIND_MAX,
     _MANAGER_ACTION_KIND_INVALID = -22,
 };
@@ -109,6 +119,11 @@ struct manager_action {
         } propose;
         struct msg_registered accept;
         uint64_t session;
+        struct {
+            const uint64_t *ids; /* until the next step */
+            uint32_t n;
+        } over;
+        struct msg_sessions sessions; /* its ids until the next step */
         char text[MANAGER_TEXT_BYTES_MAX];
         struct msg_at note;
         struct view_row row;

@@ -1,6 +1,6 @@
 /* Inside of the manager's mind: manager.c (the door, connections, the log), manager_reconfig.c
  * (what members ask for), manager_views.c (sealing, and the views that follow), manager_requests.c
- * (registration, attach, sessions). Nobody else includes this. */
+ * (registration, attach), manager_sessions.c (sessions of gateways). Nobody else includes this. */
 #pragma once
 
 #include "base/list.h"
@@ -66,6 +66,12 @@ struct attached {
     uint32_t n;
 };
 
+/* When a live session was heard last. */
+struct heard {
+    uint64_t id;
+    uint64_t usec;
+};
+
 struct manager {
     struct manager_options o;
     struct cluster cluster;
@@ -86,7 +92,16 @@ struct manager {
     uint64_t beaten_usec;
     struct list requests;
     uint32_t n_requests;
-    struct buf bytes; /* of the proposals of the step in progress */
+    struct heard *heard; /* as cluster.sessions */
+    size_t n_heard;
+    size_t cap_heard;
+    uint64_t *over; /* of the last answer */
+    size_t n_over;
+    size_t cap_over;
+    uint64_t expire_tag;    /* of the CLUSTER_EXPIRE under way; 0: none */
+    uint64_t sessions_usec; /* when they were looked through last */
+    bool sessions_untold;   /* a snapshot brought them: servers need them whole */
+    struct buf bytes;       /* of the proposals of the step in progress */
 
     /* of the step in progress */
     struct manager_actions *out;
@@ -126,8 +141,28 @@ void manager_on_sealed(struct manager *m, const struct manager_event *e);
 void manager_views_propose(struct manager *m);
 
 /* ---- manager_requests.c ---- */
+struct request *manager_request_add(struct manager *m, const struct manager_event *e, uint64_t tag);
 void manager_request_free(struct manager *m, struct request *q);
+/* May this request be taken? Answers it otherwise. */
+bool manager_request_allowed(struct manager *m, const struct manager_event *e);
 void manager_on_register(struct manager *m, const struct manager_event *e);
 void manager_on_attach(struct manager *m, const struct manager_event *e);
-void manager_on_session(struct manager *m, const struct manager_event *e);
 void manager_on_done(struct manager *m, const struct manager_event *e);
+
+/* ---- manager_sessions.c ---- */
+void manager_on_session(struct manager *m, const struct manager_event *e);
+void manager_on_sessions_alive(struct manager *m, const struct manager_event *e);
+/* The opening was committed. */
+void manager_session_done(struct manager *m, const struct request *q, uint64_t index);
+/* Tells a server that has just registered. */
+void manager_sessions_tell(struct manager *m, uint64_t conn);
+/* A command was applied. */
+void manager_sessions_changed(struct manager *m);
+/* All count as heard now: a lead begins. */
+void manager_sessions_begin(struct manager *m);
+/* The replicated state was replaced. */
+void manager_sessions_restored(struct manager *m);
+/* Tells all servers what a snapshot brought. */
+void manager_sessions_tell_untold(struct manager *m);
+/* Ends those that nobody names; for the leader. */
+void manager_sessions_tick(struct manager *m);

@@ -1,4 +1,4 @@
-/* What is asked of the manager: registration of servers (R6), attach, sessions (R12). A request is
+/* What is asked of the manager: registration of servers (R6), attach. A request is
  * answered when its proposal has committed. */
 #include "base/cleanup.h"
 #include "base/mem.h"
@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct request *request_add(struct manager *m, const struct manager_event *e, uint64_t tag)
+struct request *manager_request_add(struct manager *m, const struct manager_event *e, uint64_t tag)
 {
     struct request *q = mem_zalloc(1, sizeof(*q));
 
@@ -29,8 +29,7 @@ void manager_request_free(struct manager *m, struct request *q)
     free(q);
 }
 
-/* May this request be taken? Answers it otherwise. */
-static bool request_allowed(struct manager *m, const struct manager_event *e)
+bool manager_request_allowed(struct manager *m, const struct manager_event *e)
 {
     if (!m->leader) {
         manager_refuse(m, e->conn, e->request, "this manager does not lead");
@@ -112,6 +111,7 @@ static void accept(struct manager *m, uint64_t conn, uint64_t request,
     *old = (struct link){ .conn = conn,
                           .incarnation = registration->counter,
                           .heard_usec = m->now_usec };
+    manager_sessions_tell(m, conn);
 }
 
 /* Is the registration in the replicated state, as it is? */
@@ -131,7 +131,7 @@ void manager_on_register(struct manager *m, const struct manager_event *e)
     const char *why;
     size_t begin;
 
-    if (!request_allowed(m, e)) {
+    if (!manager_request_allowed(m, e)) {
         return;
     }
     why = cluster_refuses(&m->cluster, &e->registration);
@@ -150,7 +150,7 @@ void manager_on_register(struct manager *m, const struct manager_event *e)
     }
     begin = buf_len(&m->bytes);
     cluster_put_register(&m->bytes, &e->registration);
-    request_add(m, e, manager_propose(m, begin))->registration = e->registration;
+    manager_request_add(m, e, manager_propose(m, begin))->registration = e->registration;
 }
 
 /* ---- attach ---- */
@@ -227,7 +227,7 @@ void manager_on_attach(struct manager *m, const struct manager_event *e)
     size_t begin;
     uint32_t n;
 
-    if (!request_allowed(m, e)) {
+    if (!manager_request_allowed(m, e)) {
         return;
     }
     why = attach_choose(m, e, servers, &n, text, sizeof(text));
@@ -245,26 +245,9 @@ void manager_on_attach(struct manager *m, const struct manager_event *e)
     }
     begin = buf_len(&m->bytes);
     cluster_put_attach(&m->bytes, replicas, servers, n);
-    q = request_add(m, e, manager_propose(m, begin));
+    q = manager_request_add(m, e, manager_propose(m, begin));
     snprintf(q->text, sizeof(q->text), "attached %u server%s: %u partitions, %u replica%s each", n,
              n == 1 ? "" : "s", m->cluster.space.n_partitions, replicas, replicas == 1 ? "" : "s");
-}
-
-/* ---- sessions ---- */
-
-void manager_on_session(struct manager *m, const struct manager_event *e)
-{
-    size_t begin = buf_len(&m->bytes);
-
-    if (!request_allowed(m, e)) {
-        return;
-    }
-    if (m->cluster.sessions >= MANAGER_SESSIONS_MAX) {
-        manager_refuse(m, e->conn, e->request, "too many sessions were opened");
-        return;
-    }
-    cluster_put_session(&m->bytes);
-    request_add(m, e, manager_propose(m, begin));
 }
 
 /* ---- outcomes ---- */
@@ -282,7 +265,7 @@ static void request_done(struct manager *m, const struct request *q, uint64_t in
         }
         return;
     case MANAGER_SESSION:
-        manager_act(m, MANAGER_DO_SESSION, q->conn, q->request)->session = index;
+        manager_session_done(m, q, index);
         return;
     default:
         memcpy(manager_act(m, MANAGER_DO_TEXT, q->conn, q->request)->text, q->text,
@@ -311,6 +294,9 @@ void manager_on_done(struct manager *m, const struct manager_event *e)
         if (e->done.status == 0 && m->leader && m->effect.n_rows > 0) {
             manager_views_propose(m); /* there may have been too many for one entry */
         }
+    }
+    if (e->done.tag == m->expire_tag) {
+        m->expire_tag = 0;
     }
     LIST_FOR_EACH_SAFE(i, &m->requests)
     {

@@ -249,6 +249,47 @@ void msg_get_registered(struct mp_reader *r, struct msg_registered *ret)
     }
 }
 
+void msg_put_session_ids(struct buf *b, const uint64_t *ids, uint32_t n)
+{
+    mp_put_array(b, n);
+    for (uint32_t i = 0; i < n; i++) {
+        mp_put_uint(b, ids[i]);
+    }
+}
+
+uint32_t msg_get_session_ids(struct mp_reader *r, uint64_t *ids)
+{
+    uint32_t n = mp_get_array(r);
+
+    if (n > SESSIONS_MAX) {
+        r->failed = true;
+    }
+    for (uint32_t i = 0; i < n && !r->failed; i++) {
+        ids[i] = mp_get_uint(r);
+    }
+    return r->failed ? 0 : n;
+}
+
+void msg_put_sessions(struct buf *b, const struct msg_sessions *m)
+{
+    mp_put_array(b, 4);
+    mp_put_uint(b, m->index);
+    mp_put_bool(b, m->whole);
+    msg_put_session_ids(b, m->ids, m->n_opened);
+    msg_put_session_ids(b, m->ids + m->n_opened, m->n_ended);
+}
+
+void msg_get_sessions(struct mp_reader *r, uint64_t *ids, struct msg_sessions *ret)
+{
+    uint32_t left = array_begin(r, 4);
+
+    *ret = (struct msg_sessions){ .index = mp_get_uint(r), .ids = ids };
+    ret->whole = mp_get_bool(r);
+    ret->n_opened = msg_get_session_ids(r, ids);
+    ret->n_ended = msg_get_session_ids(r, ids + ret->n_opened);
+    array_end(r, left);
+}
+
 void msg_put_op(struct buf *b, const struct op *o)
 {
     mp_put_array(b, o->code == OP_GET ? 3 : 9);

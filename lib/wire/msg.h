@@ -23,6 +23,7 @@
 #define ADDRESS_BYTES_MAX 280 /* host:port, with NUL */
 #define SERVERS_MAX       1024
 #define SHARDS_MAX        64
+#define SESSIONS_MAX      65536 /* that are open at one time (R12) */
 /* starts in a row that lose their acceptance and yet get an incarnation of their own */
 #define PRIORS_MAX 8
 
@@ -41,14 +42,16 @@ enum msg_method {
     MSG_HELLO = 0, /* request, first on every connection: struct msg_hello -> struct msg_hello */
 
     /* to a manager */
-    MSG_REGISTER = 1, /* server, request: struct msg_register -> struct msg_registered */
-    MSG_RECONFIG,     /* server, notify: array of struct msg_reconfig: asks for new views */
-    MSG_SEALED,       /* server, notify: array of struct msg_sealed (R7) */
-    MSG_TABLE,        /* anyone, request: [] -> struct hashspace's encoding; subscribes to
-                         MSG_TABLE_CHANGED */
-    MSG_SESSION,      /* gateway, request: [] -> [session] (R12) */
-    MSG_STATUS,       /* kumoctl, request: [] -> struct status (wire/status.h) */
-    MSG_ATTACH,       /* kumoctl, request: [array of names; empty = all new servers] -> [text] */
+    MSG_REGISTER = 1,   /* server, request: struct msg_register -> struct msg_registered */
+    MSG_RECONFIG,       /* server, notify: array of struct msg_reconfig: asks for new views */
+    MSG_SEALED,         /* server, notify: array of struct msg_sealed (R7) */
+    MSG_TABLE,          /* anyone, request: [] -> struct hashspace's encoding; subscribes to
+                           MSG_TABLE_CHANGED */
+    MSG_SESSION,        /* gateway, request: [] -> [session] (R12) */
+    MSG_STATUS,         /* kumoctl, request: [] -> struct status (wire/status.h) */
+    MSG_ATTACH,         /* kumoctl, request: [array of names; empty = all new servers] -> [text] */
+    MSG_SESSIONS_ALIVE, /* gateway, request: [[session…]] it has these -> [[session…]] of them,
+                           those that are over */
 
     /* from a manager, on connections which the other side opened */
     MSG_VIEWS = 16,    /* to a server, notify: array of struct view_row: act in them (R9) */
@@ -56,6 +59,7 @@ enum msg_method {
     MSG_TABLE_CHANGED, /* to subscribers, notify: the hash space's changed rows */
     MSG_BEAT, /* to a server, notify: [], every MANAGER_BEAT_USEC: the leader lives; answered by the
                  same: so does the server */
+    MSG_SESSIONS, /* to a server, notify: struct msg_sessions: which sessions are open (R12) */
 
     /* gateway <-> server's shard */
     MSG_OPS = 32, /* notify: [session, [struct op…]] */
@@ -202,6 +206,24 @@ struct msg_registered {
 void msg_put_registered(struct buf *b, const struct msg_registered *m);
 void msg_get_registered(struct mp_reader *r, struct msg_registered *ret);
 
+/* ---- sessions (R12) ---- */
+
+/* What became of sessions up to an entry of the managers' log, which is also the number of a
+ * session that it opened: all that are open, or what changed since the message before. */
+struct msg_sessions {
+    uint64_t index;
+    bool whole;
+    uint32_t n_opened;
+    uint32_t n_ended;
+    const uint64_t *ids; /* those opened, then those that are over */
+};
+void msg_put_sessions(struct buf *b, const struct msg_sessions *m);
+/* The ids go to `ids`, which has room for as many as the message has bytes. */
+void msg_get_sessions(struct mp_reader *r, uint64_t *ids, struct msg_sessions *ret);
+/* An array of sessions; to `ids` as above. Returns how many, at most SESSIONS_MAX. */
+void msg_put_session_ids(struct buf *b, const uint64_t *ids, uint32_t n);
+uint32_t msg_get_session_ids(struct mp_reader *r, uint64_t *ids);
+
 /* ---- operations ---- */
 
 enum op_code {
@@ -255,9 +277,10 @@ enum result_code {
     RESULT_NOT_PRIMARY, /* number = view that it knows; what was proposed before may still commit */
     RESULT_BUSY,        /* a queue is at its limit */
     RESULT_UNKNOWN,     /* "outcome unknown" (R12): the operation may have happened, long ago */
-    RESULT_REFUSED,     /* it can't be done here, a retry won't help: unknown session, malformed */
-    RESULT_NO_SPACE,    /* disk full */
-    RESULT_DAMAGED,     /* the record can't be read from the disk */
+    RESULT_REFUSED,    /* it can't be done here, a retry won't help: malformed, beyond the window */
+    RESULT_NO_SPACE,   /* disk full */
+    RESULT_DAMAGED,    /* the record can't be read from the disk */
+    RESULT_NO_SESSION, /* the session is over: this try did nothing; another session is needed */
     _RESULT_CODE_MAX,
     _RESULT_CODE_INVALID = -22,
 };

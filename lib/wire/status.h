@@ -14,7 +14,7 @@ struct msg_status {
     uint64_t uptime_usec;
     uint64_t applied; /* index of the last log entry */
     uint64_t epoch;
-    uint64_t sessions; /* opened so far */
+    uint64_t sessions; /* that are open */
     uint32_t replicas;
     uint32_t partitions;
     uint32_t unplaced;   /* partitions without a view */

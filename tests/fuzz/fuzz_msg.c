@@ -31,6 +31,7 @@ union any {
     struct msg_catchup catchup;
     struct msg_learned learned;
     struct msg_lease lease;
+    struct msg_sessions sessions;
 };
 
 static void get_op(struct mp_reader *r, struct op *ret)
@@ -54,6 +55,17 @@ static void get_hello(struct mp_reader *r, struct msg_hello *ret)
     kumo_assert(r->failed || ret->shards <= SHARDS_MAX);
 }
 
+static void get_sessions(struct mp_reader *r, struct msg_sessions *ret)
+{
+    static uint64_t ids[4096]; /* an input is not longer */
+
+    if (r->end - r->p > (long) ARRAY_LEN(ids)) {
+        r->failed = true;
+        return;
+    }
+    msg_get_sessions(r, ids, ret);
+}
+
 /* msg_get_hello and msg_get_register leave nothing of what they read on failure to be used; all
  * others begin with zeros, so that what is compared has no holes. */
 #define MESSAGES(X)                                                                                \
@@ -72,8 +84,9 @@ static void get_hello(struct mp_reader *r, struct msg_hello *ret)
     X(12, ask, msg_get_catchup_ask, msg_put_catchup_ask)                                           \
     X(13, catchup, msg_get_catchup, msg_put_catchup)                                               \
     X(14, learned, msg_get_learned, msg_put_learned)                                               \
-    X(15, lease, msg_get_lease, msg_put_lease)
-#define MESSAGES_MAX 16
+    X(15, lease, msg_get_lease, msg_put_lease)                                                     \
+    X(16, sessions, get_sessions, msg_put_sessions)
+#define MESSAGES_MAX 17
 
 static void get(uint8_t what, struct mp_reader *r, union any *ret)
 {

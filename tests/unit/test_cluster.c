@@ -23,6 +23,7 @@ struct rig {
     struct cluster c;
     struct cluster_effect effect;
     struct buf command;
+    uint64_t index; /* of the last entry */
 };
 
 static int set_up(void **state)
@@ -49,7 +50,7 @@ static int tear_down(void **state)
 
 static void apply(struct rig *g)
 {
-    cluster_apply(&g->c, buf_head(&g->command), buf_len(&g->command), &g->effect);
+    cluster_apply(&g->c, ++g->index, buf_head(&g->command), buf_len(&g->command), &g->effect);
     buf_clear(&g->command);
 }
 
@@ -399,7 +400,7 @@ static void test_views_new_incarnation(void **state)
 
     cluster_put_views(&views, &g->c, &row, 1);
     enrol(g, 2, 2, 55);
-    cluster_apply(&g->c, buf_head(&views), buf_len(&views), &g->effect);
+    cluster_apply(&g->c, ++g->index, buf_head(&views), buf_len(&views), &g->effect);
     assert_int_equal(g->effect.n_rows, 0);
     assert_int_equal(g->c.space.rows[2].view, 1);
     cluster_put_views(&g->command, &g->c, &row, 1);
@@ -442,13 +443,15 @@ static void test_snapshot(void **state)
     apply(g);
     cluster_put_session(&g->command);
     apply(g);
-    assert_int_equal(g->c.sessions, 1);
+    assert_int_equal(g->c.sessions.n, 1);
     snapshot(&g->c, &bytes);
     r = mp_reader_of(buf_head(&bytes), buf_len(&bytes));
     assert_int_equal(cluster_get(&r, &copy), 0);
     assert_ptr_equal(r.p, r.end);
     assert_same(&g->c, &copy);
-    assert_int_equal(copy.sessions, 1);
+    assert_int_equal(copy.sessions.n, 1);
+    assert_int_equal(copy.sessions.ids[0], g->index);
+    assert_int_equal(copy.sessions.index, g->index);
     assert_int_equal(copy.replicas, 3);
     assert_true(copy.servers[2].random == 103);
     cluster_free(&copy);
@@ -480,13 +483,59 @@ static void test_old_snapshot(void **state)
     r = mp_reader_of(buf_head(&b), buf_len(&b));
     assert_int_equal(cluster_get(&r, &old), 0);
     assert_ptr_equal(r.p, r.end);
-    assert_int_equal(old.sessions, 9);
+    assert_int_equal(old.sessions.n, 0); /* their number, which is all that it said */
     assert_false(cluster_is_restarted(&old, 1, 0));
     cluster_free(&g->c);
     g->c = old;
     enrol(g, 1, 2, 200);
     assert_true(cluster_is_restarted(&g->c, 1, 0));
     assert_false(cluster_is_restarted(&g->c, 2, 0));
+}
+
+/* ---- sessions (R12) ---- */
+
+static void test_sessions(void **state)
+{
+    struct rig *g = three(state);
+    uint64_t opened[3];
+
+    for (int i = 0; i < 3; i++) {
+        cluster_put_session(&g->command);
+        apply(g);
+        opened[i] = g->index;
+        assert_int_equal(g->effect.opened, g->index);
+        assert_int_equal(g->effect.n_ended, 0);
+    }
+    cluster_put_expire(&g->command, (uint64_t[]){ opened[1], 5555, opened[1] }, 3);
+    apply(g);
+    assert_int_equal(g->effect.opened, 0);
+    assert_int_equal(g->effect.n_ended, 1); /* the others were not open */
+    assert_int_equal(g->effect.ended[0], opened[1]);
+    assert_int_equal(g->c.sessions.n, 2);
+    assert_int_equal(g->c.sessions.index, g->index);
+    assert_true(live_sessions_has(&g->c.sessions, opened[0]));
+    assert_false(live_sessions_has(&g->c.sessions, opened[1]));
+    assert_true(live_sessions_has(&g->c.sessions, opened[2]));
+}
+
+static void test_sessions_limit(void **state)
+{
+    struct rig *g = three(state);
+
+    while (g->c.sessions.n < SESSIONS_MAX) {
+        cluster_put_session(&g->command);
+        apply(g);
+    }
+    cluster_put_session(&g->command);
+    apply(g);
+    assert_int_equal(g->effect.opened, 0);
+    assert_int_equal(g->c.sessions.n, SESSIONS_MAX);
+    cluster_put_expire(&g->command, g->c.sessions.ids, CLUSTER_EXPIRE_MAX);
+    apply(g);
+    assert_int_equal(g->effect.n_ended, CLUSTER_EXPIRE_MAX);
+    cluster_put_session(&g->command);
+    apply(g);
+    assert_int_equal(g->effect.opened, g->index);
 }
 
 static void command_random(struct rig *g, struct rng *rng, struct buf *out)
@@ -507,7 +556,11 @@ static void command_random(struct rig *g, struct rng *rng, struct buf *out)
                            (uint32_t) rng_below(rng, 4));
         break;
     case 2:
-        cluster_put_session(out);
+        if (g->c.sessions.n > 0 && rng_chance(rng, 1, 2)) {
+            cluster_put_expire(out, g->c.sessions.ids, 1);
+        } else {
+            cluster_put_session(out);
+        }
         break;
     default:
         cluster_put_views(out, &g->c, rows, 2);
@@ -539,8 +592,8 @@ static void test_malformed(void **state)
         n = buf_len(&bytes);
         exact = mem_alloc(n + 1); /* so that a sanitizer sees reads beyond the end */
         memcpy(exact, buf_head(&bytes), n);
-        cluster_apply(&g->c, exact, n, &g->effect);
-        cluster_apply(&other, buf_head(&bytes), n, &g->effect);
+        cluster_apply(&g->c, (uint64_t) i + 10, exact, n, &g->effect);
+        cluster_apply(&other, (uint64_t) i + 10, buf_head(&bytes), n, &g->effect);
         assert_true(g->effect.n_rows <= N_PARTITIONS);
         if (i % 64 == 0) {
             assert_same(&g->c, &other);
@@ -564,6 +617,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_restarted, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_views_new_incarnation, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_views_too_many, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_sessions, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_sessions_limit, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_snapshot, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_old_snapshot, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_malformed, set_up, tear_down),

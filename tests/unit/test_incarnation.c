@@ -27,7 +27,7 @@ static int set_up(void **state)
     g->effect.rows = mem_zalloc(PARTITIONS_MAX, sizeof(*g->effect.rows));
     g->effect.before = mem_zalloc(PARTITIONS_MAX, sizeof(*g->effect.before));
     cluster_put_form(&b, id, 4, 1);
-    cluster_apply(&g->cluster, buf_head(&b), buf_len(&b), &g->effect);
+    cluster_apply(&g->cluster, 1, buf_head(&b), buf_len(&b), &g->effect);
     buf_free(&b);
     *state = g;
     return 0;
@@ -62,7 +62,7 @@ static bool tell(struct rig *g, struct incarnation *disk)
     incarnation_fill(disk, &m);
     accepted = cluster_refuses(&g->cluster, &m) == NULL;
     cluster_put_register(&b, &m);
-    cluster_apply(&g->cluster, buf_head(&b), buf_len(&b), &g->effect);
+    cluster_apply(&g->cluster, 1, buf_head(&b), buf_len(&b), &g->effect);
     buf_free(&b);
     return accepted;
 }

@@ -209,7 +209,7 @@ static void test_session(void **state)
     conclude(g, 0);
     assert_int_equal(only(g, MANAGER_DO_SESSION)->session, g->index);
     assert_int_equal(only(g, MANAGER_DO_SESSION)->request, 9);
-    assert_int_equal(cluster(g)->sessions, 1);
+    assert_int_equal(cluster(g)->sessions.n, 1);
 }
 
 /* ---- snapshots ---- */

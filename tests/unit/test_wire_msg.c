@@ -30,6 +30,7 @@ union any {
     struct msg_catchup catchup;
     struct msg_learned learned;
     struct msg_lease lease;
+    struct msg_sessions sessions;
 };
 
 /* One writer and reader, as functions of any message. */
@@ -54,6 +55,14 @@ static void get_op_1000(struct mp_reader *r, struct op *ret)
     msg_get_op(r, 1000, ret);
 }
 
+static void get_some_sessions(struct mp_reader *r, struct msg_sessions *ret)
+{
+    static uint64_t ids[1000];
+
+    assert_true(r->end - r->p <= (long) ARRAY_LEN(ids));
+    msg_get_sessions(r, ids, ret);
+}
+
 KIND(hello, msg_put_hello, msg_get_hello)
 KIND(at, msg_put_at, msg_get_at)
 KIND(row, msg_put_view_row, msg_get_view_row)
@@ -70,6 +79,7 @@ KIND(ask, msg_put_catchup_ask, msg_get_catchup_ask)
 KIND(catchup, msg_put_catchup, msg_get_catchup)
 KIND(learned, msg_put_learned, msg_get_learned)
 KIND(lease, msg_put_lease, msg_get_lease)
+KIND(sessions, msg_put_sessions, get_some_sessions)
 
 #define KEY   ((const uint8_t *) "key")
 #define VALUE ((const uint8_t *) "value")
@@ -103,6 +113,9 @@ static const struct {
                    UINT64_MAX,
                    LANE_LEASES } } },
     { &hello_kind, { .hello = { .role = 0 } } },
+    { &sessions_kind, { .sessions = { .index = 0, .whole = true } } },
+    { &sessions_kind,
+      { .sessions = { UINT64_MAX, false, 2, 1, (uint64_t[]){ 9, 8, UINT64_MAX } } } },
     { &at_kind, { .at = { PARTITIONS_MAX - 1, UINT32_MAX, UINT64_MAX } } },
     { &at_kind, { .at = { 0 } } },
     { &row_kind, { .row = { 7, 0, 0, 1, { 0 }, { 0 }, 5 } } },
@@ -279,6 +292,24 @@ static void test_wrong_items(void **state)
     }
 }
 
+static void test_too_many_sessions(void **state)
+{
+    _cleanup_(buf_free) struct buf b = { 0 };
+    _cleanup_free_ uint64_t *ids = calloc(SESSIONS_MAX + 1, sizeof(*ids));
+    struct mp_reader r;
+
+    (void) state;
+    msg_put_session_ids(&b, ids, SESSIONS_MAX);
+    r = mp_reader_of(b.data, buf_len(&b));
+    assert_int_equal(msg_get_session_ids(&r, ids), SESSIONS_MAX);
+    assert_false(r.failed);
+    buf_clear(&b);
+    msg_put_session_ids(&b, ids, SESSIONS_MAX + 1);
+    r = mp_reader_of(buf_head(&b), buf_len(&b));
+    assert_int_equal(msg_get_session_ids(&r, ids), 0);
+    assert_true(r.failed);
+}
+
 /* What can't be meant. */
 static void test_refused(void **state)
 {
@@ -391,10 +422,10 @@ static void test_row_members(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trips),        cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_wrong_items),        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_op_limits),          cmocka_unit_test(test_row_members),
-        cmocka_unit_test(test_hello_without_lane),
+        cmocka_unit_test(test_round_trips), cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_wrong_items), cmocka_unit_test(test_too_many_sessions),
+        cmocka_unit_test(test_refused),     cmocka_unit_test(test_op_limits),
+        cmocka_unit_test(test_row_members), cmocka_unit_test(test_hello_without_lane),
     };
 
     return cmocka_run_group_tests_name("wire_msg", tests, NULL, NULL);
