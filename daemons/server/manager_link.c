@@ -104,6 +104,21 @@ static bool on_seal(struct server *s, struct mp_reader *params)
     return !params->failed;
 }
 
+/* Each shard keeps the set for itself. */
+static bool on_sessions(struct server *s, struct mp_reader *params)
+{
+    _cleanup_free_ uint64_t *ids = mem_alloc((size_t) (params->end - params->p + 1) * sizeof(*ids));
+    struct msg_sessions m;
+
+    msg_get_sessions(params, ids, &m);
+    for (uint32_t shard = 0; shard < s->n_shards && !params->failed; shard++) {
+        if (shard_thread_sessions(s->shards[shard], &m) < 0) {
+            server_fail(s, "a shard's mailbox is full");
+        }
+    }
+    return !params->failed;
+}
+
 /* ---- the table of servers ---- */
 
 static void peers_distribute(struct server *s)
@@ -281,6 +296,9 @@ static void on_notify(struct rpc *rpc, void *ctx, uint32_t method, struct mp_rea
         break;
     case MSG_SEAL:
         ok = on_seal(s, params);
+        break;
+    case MSG_SESSIONS:
+        ok = on_sessions(s, params);
         break;
     case MSG_TABLE_CHANGED:
         ok = hashspace_merge(&s->space, params) == 0;

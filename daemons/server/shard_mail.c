@@ -195,6 +195,7 @@ struct order {
         ORDER_SPACE,
         ORDER_BEAT,
         ORDER_LEAVE,
+        ORDER_SESSIONS,
     } kind;
     uint32_t segment;
     enum shard_space space;
@@ -206,6 +207,8 @@ struct order {
     struct msg_at *at;
     struct peer_table *peers;
     struct rpc_parcel *parcel;
+    struct msg_sessions sessions;
+    uint64_t *ids; /* of `sessions` */
 };
 
 static void order_free(struct order *o)
@@ -213,6 +216,7 @@ static void order_free(struct order *o)
     free(o->rows);
     free(o->at);
     free(o->peers);
+    free(o->ids);
     rpc_parcel_free(o->parcel);
     free(o);
 }
@@ -243,6 +247,10 @@ static void order_run(void *arg)
         shard_compact_begin(t, o->segment);
     } else if (o->kind == ORDER_FORGET && !t->stopping) {
         segment_writer_forget(t->writer, o->segment);
+    } else if (o->kind == ORDER_SESSIONS && !t->stopping) {
+        e.kind = SHARD_SESSIONS;
+        e.sessions = o->sessions;
+        shard_thread_step(t, &e);
     } else if (o->kind == ORDER_SPACE) {
         t->space_told = o->space; /* the turn's end tells the machine */
         t->low_bytes = o->low_bytes;
@@ -364,5 +372,20 @@ int shard_thread_space(struct shard_thread *t, enum shard_space space, uint64_t 
     o->kind = ORDER_SPACE;
     o->space = space;
     o->low_bytes = low_bytes;
+    return order_post(o);
+}
+
+int shard_thread_sessions(struct shard_thread *t, const struct msg_sessions *m)
+{
+    size_t bytes = ((size_t) m->n_opened + m->n_ended) * sizeof(*m->ids);
+    struct order *o = order_new(t);
+
+    o->kind = ORDER_SESSIONS;
+    o->sessions = *m;
+    o->ids = mem_alloc(bytes + 1);
+    if (bytes > 0) {
+        memcpy(o->ids, m->ids, bytes);
+    }
+    o->sessions.ids = o->ids;
     return order_post(o);
 }

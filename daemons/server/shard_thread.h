@@ -85,6 +85,7 @@ int shard_thread_seals(struct shard_thread *t, const struct msg_at *at, size_t n
 int shard_thread_beat(struct shard_thread *t);
 /* The server stops: what the shard leads is to be handed over (R16). */
 int shard_thread_leave(struct shard_thread *t);
+int shard_thread_sessions(struct shard_thread *t, const struct msg_sessions *m);
 /* Takes the table over (malloc'ed). */
 int shard_thread_peers(struct shard_thread *t, struct peer_table *table);
 /* Takes a connection over whose hello asks for this shard. */

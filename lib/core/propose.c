@@ -202,6 +202,13 @@ void propose_noop(struct shard *s, struct replica *r)
     propose(s, r, &e);
 }
 
+void propose_session_end(struct shard *s, struct replica *r, uint64_t session)
+{
+    struct entry e = { .kind = ENTRY_SESSION, .op.session = session, .cas = s->live.index };
+
+    propose(s, r, &e);
+}
+
 /* The two slices of an outcome as one string; `joined` holds it when there are two. */
 static struct slice outcome_value(const struct outcome *o, struct buf *joined)
 {
@@ -361,12 +368,17 @@ static bool join_pending(struct shard *s, struct replica *r, struct asker asker,
     return false;
 }
 
-/* Answers an operation that was here before. False: it is new. */
+/* Answers an operation that was here before, or whose session is over. False: it is new. */
 static bool answered_before(struct shard *s, struct replica *r, struct asker asker,
                             const struct op *op)
 {
     struct session_answer before;
+    uint8_t refusal = session_refusal(s, r, op->op.session);
 
+    if (refusal != 0) {
+        answer(s, asker, refusal);
+        return true;
+    }
     if (op->op.session == 0) {
         return false;
     }

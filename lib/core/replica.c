@@ -385,6 +385,10 @@ static void session_apply(struct replica *r, const struct entry *e)
     if (e->op.session == 0) {
         return;
     }
+    if (e->kind == ENTRY_SESSION) {
+        session_table_end(&r->sessions, e->op.session, e->cas);
+        return;
+    }
     if (e->answer == RESULT_NUMBER) {
         (void) mc_parse_counter(e->value, e->value_len, &answer.value);
     }
@@ -407,7 +411,7 @@ static void apply(struct shard *s, struct replica *r, const struct tail_entry *t
         if (r->flush.seq == e->name.seq) {
             r->digest = 0; /* nothing that is in the index now counts any more */
         }
-    } else if (e->kind != ENTRY_NOOP) {
+    } else if (e->key_len > 0) {
         replica_index_put(s, r, e->key, e->key_len, &rec);
     }
     session_apply(r, e);

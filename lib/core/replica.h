@@ -139,6 +139,8 @@ struct replica {
     struct flush_mark flush_pending;  /* of the tail as well */
     struct tail_entry *pending_flush; /* the newest in the tail */
     struct session_table sessions;
+    uint64_t ends_index; /* shard->ended_index when `sessions` was looked through for ended ones… */
+    uint32_t ends_view; /* …and the view */
 
     struct list in_unsynced; /* shard lists; empty node = not in it */
     struct list in_acks;
@@ -254,6 +256,9 @@ struct shard {
     struct compaction compaction;
     size_t sweep_next;   /* replica, counted on */
     uint64_t sweep_usec; /* boot time of the next one */
+    struct live_sessions live;
+    uint64_t ended_index; /* of the managers' log, when a session was last heard to be over */
+    size_t sessions_next; /* replica, counted on */
 
     /* of the step in progress */
     struct actions *out;
@@ -451,6 +456,15 @@ void shard_note_commit(struct shard *s, struct replica *r);
 /* Looks through one partition, when it is time. */
 void sweep_tick(struct shard *s);
 
+/* ---- shard_sessions.c ---- */
+
+/* The managers told which sessions are open. */
+void sessions_told(struct shard *s, const struct msg_sessions *m);
+/* Why an operation of this session is not taken now: enum result_code; 0: it is. */
+uint8_t session_refusal(const struct shard *s, const struct replica *r, uint64_t session);
+/* Proposes that ended sessions be forgotten, a few at a time. */
+void sessions_tick(struct shard *s);
+
 /* ---- parked.c: operations that wait for the disk ---- */
 
 /* Keep the operation, and ask for the record. False: too many wait. */
@@ -475,6 +489,8 @@ void propose_op(struct shard *s, struct replica *r, struct asker asker, const st
 /* Answers "not me". */
 void propose_not_primary(struct shard *s, const struct replica *r, struct asker asker);
 void propose_noop(struct shard *s, struct replica *r);
+/* What is remembered of this session is to go: it is over. */
+void propose_session_end(struct shard *s, struct replica *r, uint64_t session);
 void propose_peek(struct shard *s, struct replica *r, struct asker asker, const uint8_t *key,
                   size_t key_len);
 /* Answers one waiter of a committed entry. */

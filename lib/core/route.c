@@ -199,6 +199,12 @@ static bool is_worth_a_retry(const struct result *res)
     return res->code == RESULT_NOT_PRIMARY || res->code == RESULT_BUSY;
 }
 
+/* Nothing was done by this try, and another one won't help. */
+static bool is_refusal(const struct result *res)
+{
+    return res->code == RESULT_REFUSED || res->code == RESULT_NO_SESSION;
+}
+
 /* It waits to be sent again, under the same number; a read that nobody waits for ends. */
 static void op_retry(struct route *r, struct route_op *o)
 {
@@ -227,6 +233,24 @@ static void op_refused_for_now(struct route *r, uint64_t now_usec, struct route_
     op_retry(r, o);
 }
 
+/* Its session is over, and this try did nothing. Without an earlier one that may have, it begins
+ * anew in the next session; else nobody knows what became of it (R12). Returns whether it does. */
+static bool op_renumber(struct route *r, uint64_t now_usec, struct route_op *o,
+                        struct route_actions *out)
+{
+    if (o->op.op.session == r->session) {
+        r->session = 0;
+        route_need_session(r, now_usec, out);
+    }
+    if (o->lost) {
+        return false;
+    }
+    route_answered(o->partition, &o->op.op);
+    o->op.op = (struct op_id){ 0 };
+    op_retry(r, o);
+    return true;
+}
+
 void route_result(struct route *r, uint64_t now_usec, uint32_t server, uint32_t shard,
                   const struct result *result, struct route_actions *out)
 {
@@ -245,13 +269,14 @@ void route_result(struct route *r, uint64_t now_usec, uint32_t server, uint32_t 
         return;
     }
     p->delay_usec = 0;
-    if (result->code == RESULT_REFUSED && o->op.op.session == r->session) {
-        route_need_session(r, now_usec, out);
+    if (result->code == RESULT_NO_SESSION && op_renumber(r, now_usec, o, out)) {
+        route_pump(r, now_usec, p, out);
+        return;
     }
     a = op_done(r, o, out);
     if (a) {
         a->done.result = *result;
-        if (result->code == RESULT_REFUSED && o->lost && route_needs_number(o)) {
+        if (is_refusal(result) && o->lost && route_needs_number(o)) {
             a->done.result.code = RESULT_UNKNOWN; /* what became of the try before is not known */
         }
     }

@@ -6,7 +6,8 @@
 struct session {
     struct map_node node; /* by id */
     uint64_t id;
-    uint64_t first; /* highest first unanswered number that it has told */
+    uint32_t ending_view; /* its end was proposed in this view */
+    uint64_t first;       /* highest first unanswered number that it has told */
     struct session_answer *answers;
     size_t n;
     size_t cap;
@@ -87,6 +88,40 @@ void session_record(struct session_table *t, const struct op_id *op,
     answer_add(s, answer);
 }
 
+size_t session_table_over(struct session_table *t, const struct live_sessions *live, uint32_t view,
+                          uint64_t *ids, size_t max)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < t->map.n_buckets; i++) {
+        for (struct map_node *node = t->map.buckets[i]; node && n < max; node = node->next) {
+            struct session *s = MAP_ENTRY(node, struct session, node);
+            if (s->id <= live->index && s->ending_view != view && !live_sessions_has(live, s->id)) {
+                s->ending_view = view;
+                ids[n++] = s->id;
+            }
+        }
+    }
+    return n;
+}
+
+static void session_drop(struct session_table *t, struct session *s)
+{
+    map_remove(&t->map, &s->node);
+    free(s->answers);
+    free(s);
+}
+
+void session_table_end(struct session_table *t, uint64_t session, uint64_t known)
+{
+    struct session *s = session_find(t, session);
+
+    t->known = MAX_OF(t->known, known);
+    if (s) {
+        session_drop(t, s);
+    }
+}
+
 static void answer_put(struct buf *b, const struct session_answer *a)
 {
     mp_put_array(b, 6);
@@ -114,6 +149,8 @@ static struct session_answer answer_get(struct mp_reader *r)
 
 void session_table_put(struct buf *b, const struct session_table *t)
 {
+    mp_put_array(b, 2);
+    mp_put_uint(b, t->known);
     mp_put_array(b, (uint32_t) t->map.count);
     for (size_t i = 0; i < t->map.n_buckets; i++) {
         for (const struct map_node *n = t->map.buckets[i]; n; n = n->next) {
@@ -133,6 +170,10 @@ void session_table_get(struct mp_reader *r, struct session_table *t)
 {
     uint32_t n = mp_get_array(r);
 
+    if (n == 2 && mp_peek_type(r) == MP_UINT) {
+        t->known = mp_get_uint(r);
+        n = mp_get_array(r);
+    }
     for (uint32_t i = 0; i < n && !r->failed; i++) {
         struct session *s;
         uint32_t n_answers;
@@ -152,10 +193,8 @@ void session_table_free(struct session_table *t)
     struct map_node *i;
 
     while ((i = map_any(&t->map))) {
-        struct session *s = MAP_ENTRY(i, struct session, node);
-        map_remove(&t->map, i);
-        free(s->answers);
-        free(s);
+        session_drop(t, MAP_ENTRY(i, struct session, node));
     }
     map_free(&t->map);
+    t->known = 0;
 }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "base/map.h"
+#include "core/live_sessions.h"
 #include "wire/entry.h"
 #include "wire/mp.h"
 
@@ -22,6 +23,7 @@ struct session_answer {
 /* Valid when zeroed. */
 struct session_table {
     struct map map;
+    uint64_t known; /* sessions that were over by this entry of the managers' log were forgotten */
 };
 
 enum session_verdict {
@@ -37,8 +39,15 @@ enum session_verdict session_look(const struct session_table *t, const struct op
 void session_record(struct session_table *t, const struct op_id *op,
                     const struct session_answer *answer);
 
-/* One MessagePack item: [[session, first, [[number, view, seq, code, value, cas]…]]…], for
- * checkpoints. */
+/* Sessions that are over, up to `max` of them, and were not given out in this view before. Returns
+ * how many. */
+size_t session_table_over(struct session_table *t, const struct live_sessions *live, uint32_t view,
+                          uint64_t *ids, size_t max);
+/* An entry was applied that says: this session was over by `known`. Forgets it. */
+void session_table_end(struct session_table *t, uint64_t session, uint64_t known);
+
+/* One MessagePack item: [known, [[session, first, [[number, view, seq, code, value, cas]…]]…]], for
+ * checkpoints and catch-up. Earlier versions wrote the list alone. */
 void session_table_put(struct buf *b, const struct session_table *t);
 /* Reads it into an empty table; look at r->failed. */
 void session_table_get(struct mp_reader *r, struct session_table *t);

@@ -101,6 +101,7 @@ struct shard *shard_free(struct shard *s)
     free(s->peers);
     map_free(&s->pending_keys);
     map_free(&s->pending_ops);
+    live_sessions_free(&s->live);
     buf_free(&s->scratch);
     wal_free(&s->log);
     free(s);
@@ -404,6 +405,7 @@ static void tick(struct shard *s)
     }
     lease_tick(s);
     sweep_tick(s);
+    sessions_tick(s);
     if (s->now.boot_usec - s->commits_usec >= SHARD_COMMIT_USEC) {
         s->commits_usec = s->now.boot_usec;
         s->commits_due = true;
@@ -592,6 +594,9 @@ void shard_step(struct shard *s, const struct shard_clock *now, const struct sha
     case SHARD_WRITTEN:
         wal_written(&s->log, e->group);
         synced(s);
+        break;
+    case SHARD_SESSIONS:
+        sessions_told(s, &e->sessions);
         break;
     case SHARD_READ:
         if (!learner_read(s, &e->read)) {

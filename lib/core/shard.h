@@ -94,6 +94,8 @@ enum shard_event_kind {
     SHARD_CATCHUP_ACK, /* note, from a learner */
     SHARD_LEARNED,     /* learned, from a learner of `incarnation` */
     SHARD_MANAGER,     /* the leading manager was heard just now */
+    SHARD_SESSIONS,    /* sessions: which are open, whole or what changed, in the order of the
+                          managers'    log (R12) */
     SHARD_LEAVE,       /* this server stops: what it is primary of is handed over (R16) */
     SHARD_TICK,
     SHARD_TURN_END,
@@ -142,6 +144,7 @@ struct shard_event {
         enum shard_space space;
         uint64_t group;
         struct shard_read read;
+        struct msg_sessions sessions;
         struct wal_segment victim; /* its data stays until ACTION_COMPACTED */
         struct {
             uint64_t sent_usec;

@@ -42,6 +42,8 @@ enum entry_kind {
     ENTRY_SET,      /* the key has this record from now on */
     ENTRY_DELETE,   /* the key has none */
     ENTRY_FLUSH,    /* all records of the partition are dead: at once, or from `expiry` on */
+    ENTRY_SESSION,  /* what is remembered of the session goes (R12); cas: the entry of the managers'
+                       log by which it was over */
     _ENTRY_KIND_MAX,
     _ENTRY_KIND_INVALID = -22,
 };

@@ -209,9 +209,14 @@ static void lead_turn(struct client_load *l)
 void client_lead(struct client_load *l)
 {
     const struct wal_options *log = &l->thread->o.shard.log;
-    struct shard_event e = { .kind = SHARD_VIEW };
+    struct shard_event e = { .kind = SHARD_SESSIONS };
     struct replica_info info;
 
+    e.sessions = (struct msg_sessions){
+        .index = l->session, .whole = true, .n_opened = 1, .ids = &l->session
+    };
+    shard_thread_step(l->thread, &e);
+    e = (struct shard_event){ .kind = SHARD_VIEW };
     for (uint32_t p = log->shard; p < log->partitions; p += log->shards) {
         (void) shard_replica_info(l->thread->shard, (uint16_t) p, &info);
         e.row = (struct view_row){

@@ -206,8 +206,8 @@ static void effect_check(struct sim *s, const struct seen *e)
     uint64_t hash = op_hash(e->partition, &e->op);
     struct effect *effect;
 
-    if (e->op.session == 0) {
-        return;
+    if (e->op.number == 0) {
+        return; /* no operation, or one that can't be told from others */
     }
     for (struct map_node *i = map_first(m, hash); i; i = map_next(i)) {
         effect = MAP_ENTRY(i, struct effect, node);

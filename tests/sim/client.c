@@ -271,6 +271,20 @@ static void session_again(struct sim *s, struct event *e)
     }
 }
 
+static void session_renews(struct sim *s, struct event *e)
+{
+    struct client *c = e->who;
+    struct message *m;
+
+    if (c->session != 0) {
+        m = message_new(MESSAGE_ALIVE, 0);
+        m->session = c->session;
+        net_send(s, manager_link(s, c), 0, m);
+    }
+    sim_after(s, s->healed ? 500 * USEC_PER_MSEC : s->setup.renew_usec, &c->process, session_renews,
+              c, 0, NULL);
+}
+
 void client_receive(struct sim *s, struct link *l, unsigned side, struct message *m)
 {
     struct client *c = client_of(s, l->end[side].node);
@@ -288,8 +302,16 @@ void client_receive(struct sim *s, struct link *l, unsigned side, struct message
         return;
     case MESSAGE_SESSION:
         c->session_wanted = false;
+        c->session = m->session;
         route_set_session(c->route, client_now(s), m->session, &c->actions);
         act(s, c);
+        return;
+    case MESSAGE_OVER:
+        if (m->session == c->session) {
+            c->session = 0;
+            c->session_wanted = true;
+            to_manager(s, c, MESSAGE_SESSION_ASK);
+        }
         return;
     case MESSAGE_REFUSED:
         sim_after(s, 200 * USEC_PER_MSEC, &c->process, session_again, c, 0, NULL);
@@ -354,6 +376,8 @@ void client_start(struct sim *s, struct client *c)
         c->slots[i].busy = false;
         route_client_init(&c->slots[i].client, i + 1);
     }
+    c->session = 0;
+    sim_after(s, sim_between(s, 0, s->setup.renew_usec), &c->process, session_renews, c, 0, NULL);
     net_up(s, END_CLIENT, c->index);
     work_begin(s, c);
 }

@@ -183,6 +183,19 @@ static void do_refuse(struct sim *s, const struct manager_action *a)
     send(s, a->conn, m);
 }
 
+static void do_sessions(struct sim *s, const struct manager_action *a)
+{
+    size_t bytes = (a->sessions.n_opened + a->sessions.n_ended) * sizeof(uint64_t);
+    struct message *m = message_new(MESSAGE_SESSIONS, bytes);
+
+    m->sessions = a->sessions;
+    if (bytes > 0) {
+        memcpy(m->bytes, a->sessions.ids, bytes);
+    }
+    s->counts.sessions_ended += a->sessions.n_ended;
+    send(s, a->conn, m);
+}
+
 static void act(struct sim *s, const struct manager_action *a)
 {
     struct message *m;
@@ -198,6 +211,16 @@ static void act(struct sim *s, const struct manager_action *a)
         m = message_new(MESSAGE_SESSION, 0);
         m->session = a->session;
         send(s, a->conn, m);
+        return;
+    case MANAGER_DO_OVER:
+        if (a->over.n > 0) {
+            m = message_new(MESSAGE_OVER, 0);
+            m->session = a->over.ids[0];
+            send(s, a->conn, m);
+        }
+        return;
+    case MANAGER_DO_SESSIONS:
+        do_sessions(s, a);
         return;
     case MANAGER_DO_TEXT:
         s->manager.attached = true;
@@ -266,6 +289,11 @@ void managers_receive(struct sim *s, struct link *l, unsigned side, struct messa
     case MESSAGE_SESSION_ASK:
         session_ask(s, l->told[side]);
         return;
+    case MESSAGE_ALIVE:
+        e.kind = MANAGER_SESSIONS_ALIVE;
+        e.alive.ids = &m->session;
+        e.alive.n = 1;
+        break;
     case MESSAGE_REGISTER:
         e.kind = MANAGER_REGISTER;
         e.registration = m->registration;
@@ -351,7 +379,8 @@ static void life_begin(struct sim *s)
     struct manager_options o = { .partitions = s->setup.partitions,
                                  .replicas = s->setup.replicas,
                                  .failure_usec = s->setup.failure_usec,
-                                 .min_replicas_auto = s->setup.min_replicas_auto };
+                                 .min_replicas_auto = s->setup.min_replicas_auto,
+                                 .session_usec = s->setup.session_usec };
 
     memset(o.cluster_id, 7, UUID_BYTES);
     mp->process.alive = true;

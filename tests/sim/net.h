@@ -46,6 +46,9 @@ enum message_kind {
     MESSAGE_TABLE, /* encoded, in bytes */
     MESSAGE_SESSION_ASK,
     MESSAGE_SESSION,
+    MESSAGE_SESSIONS, /* to a server: sessions, its ids in bytes */
+    MESSAGE_ALIVE,    /* a client has this session */
+    MESSAGE_OVER,     /* and it is over */
 };
 
 struct message {
@@ -62,6 +65,7 @@ struct message {
         struct msg_reconfig reconfig;
         struct view_row row;
         uint64_t session;
+        struct msg_sessions sessions;
     };
     size_t n;
     _Alignas(8) uint8_t bytes[];

@@ -69,8 +69,11 @@ static struct answer *answer_add(struct picture *p, uint64_t session, uint64_t f
 /* Each session stands for itself too, by an answer of zeros. */
 static void sessions_read(struct picture *p, struct mp_reader *r)
 {
-    uint32_t n = mp_get_array(r);
+    uint32_t n;
 
+    mp_get_array_exact(r, 2);
+    answer_add(p, 0, mp_get_uint(r)); /* what is known stands for itself as well */
+    n = mp_get_array(r);
     for (uint32_t i = 0; i < n && !r->failed; i++) {
         uint64_t session;
         uint64_t first;

@@ -689,8 +689,12 @@ static void manager_says(struct sim *s, struct server *sv, const struct message 
         e.kind = SHARD_SEAL;
         e.note = m->note;
         to_partition(s, sv, &e, m->note.partition);
-    } else if (m->kind == MESSAGE_BEAT) {
-        e.kind = SHARD_MANAGER;
+    } else if (m->kind == MESSAGE_BEAT || m->kind == MESSAGE_SESSIONS) {
+        e.kind = m->kind == MESSAGE_BEAT ? SHARD_MANAGER : SHARD_SESSIONS;
+        if (m->kind == MESSAGE_SESSIONS) {
+            e.sessions = m->sessions;
+            e.sessions.ids = (const uint64_t *) m->bytes;
+        }
         for (uint32_t i = 0; i < sv->n_shards && !s->failed; i++) {
             shard_run(s, &sv->shards[i], &e);
         }

@@ -182,6 +182,8 @@ static void setup_draw(struct sim *s)
     u->checkpoint_pause_usec = sim_chance(s, 1, 2) ? USEC_PER_MSEC : 300 * USEC_PER_MSEC;
     u->damage = sim_chance(s, 1, 2);
     u->sweep_usec = sim_between(s, 1, 20) * USEC_PER_SEC / 2;
+    u->session_usec = sim_chance(s, 1, 2) ? 0 : sim_between(s, 2, 6) * USEC_PER_SEC;
+    u->renew_usec = sim_between(s, 2, 10) * USEC_PER_SEC / 2;
     u->cold_chance = sim_chance(s, 1, 2) ? 0 : sim_between(s, 1, 3);
     u->read_errors = sim_chance(s, 1, 3);
     u->compaction_chance = sim_chance(s, 1, 4) ? 0 : sim_between(s, 1, 4);

@@ -249,6 +249,7 @@ struct client {
     bool wanted[SIM_SERVERS_MAX][SIM_SHARDS_MAX]; /* connections that the routing asked for */
     bool up[SIM_SERVERS_MAX][SIM_SHARDS_MAX];     /* connections that the routing was told of */
     bool session_wanted;
+    uint64_t session; /* 0: none */
     uint64_t next_wake_usec;
     struct route_actions actions;
 };
@@ -400,8 +401,10 @@ struct setup {
     uint64_t checkpoint_usec;       /* mean time between two generations; 0: only at clean stops */
     uint64_t checkpoint_pause_usec; /* at most, between two partitions */
     uint64_t sweep_usec;
-    uint64_t cold_chance;       /* of 4: a record is not in memory */
-    bool read_errors;           /* the disk fails to give some of them */
+    uint64_t session_usec; /* of a session that nobody names; 0: for ever, as far as this goes */
+    uint64_t renew_usec;   /* how often a client names its session */
+    uint64_t cold_chance;  /* of 4: a record is not in memory */
+    bool read_errors;      /* the disk fails to give some of them */
     uint64_t compaction_chance; /* of 4, after a generation; 0: never */
     bool compaction_crashes;
     bool damage; /* some generations are damaged */
@@ -426,6 +429,7 @@ struct counts {
     uint64_t ops_failed;
     uint64_t sends; /* operations to servers, again and again */
     uint64_t retries;
+    uint64_t sessions_ended;
     uint64_t syncs;
     uint64_t views;
     uint64_t starts;

@@ -364,7 +364,7 @@ void loader_run(const struct loader_options *o, uint16_t port)
 
     kumo_assert(o->shards <= SHARDS && o->partitions <= PARTITIONS);
     kumo_assert(l.n >= 2 * UNDER_WAY_MAX);
-    l.session = rng_u64(&l.rng) | 1;
+    l.session = o->session;
     l.slots = mem_zalloc(l.n, sizeof(*l.slots));
     slots_make(&l);
     for (uint32_t i = 0; i < o->shards && r == 0; i++) {

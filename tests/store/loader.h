@@ -30,6 +30,7 @@ struct loader_options {
     uint32_t shards;
     uint64_t n_ops; /* at least, and until there is room again */
     uint64_t seed;
+    uint64_t session;        /* that the server knows as open; of no life before */
     uint32_t pause_usec_max; /* between bursts of operations */
     bool wrong_values;       /* planted: now and then the model is told another value */
     bool waits;              /* at the end for all answers; else some are still under way */

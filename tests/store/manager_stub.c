@@ -1,6 +1,6 @@
 /* Stands for daemons/server/manager_link.c: a cluster of this server alone. It accepts the server,
- * and forms a new view of each partition at each start, as a manager does when its only member has
- * sealed. */
+ * forms a new view of each partition at each start, as a manager does when its only member has
+ * sealed, and opens one session for the start; the one before is over. */
 #include "../daemons/server/server_private.h"
 #include "rig.h"
 
@@ -33,6 +33,18 @@ static void views_push(struct server *s)
     }
 }
 
+/* Returns the one that is open. */
+static uint64_t sessions_push(struct server *s)
+{
+    uint64_t session = s->superblock.start;
+    struct msg_sessions m = { .index = session, .whole = true, .n_opened = 1, .ids = &session };
+
+    for (uint32_t i = 0; i < s->n_shards; i++) {
+        kumo_assert(shard_thread_sessions(s->shards[i], &m) == 0);
+    }
+    return session;
+}
+
 int manager_link_start(struct server *s, struct io_error *error)
 {
     struct msg_registered m = { .server = SERVER, .partitions = RIG_PARTITIONS };
@@ -53,7 +65,7 @@ int manager_link_start(struct server *s, struct io_error *error)
     views_push(s);
     loop_timer_every(loop_timer_new(s->loop, on_tick, s), TICK_USEC);
     kumo_assert(listener_addr(s->listener, 0, &addr) == 0);
-    rig_on_listening(addr_port(&addr));
+    rig_on_listening(addr_port(&addr), sessions_push(s));
     return 0;
 }
 

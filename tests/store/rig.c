@@ -56,6 +56,7 @@ static struct {
     const struct rig_options *o;
     struct told *told;
     uint16_t port;
+    uint64_t session;
 } rig;
 
 static void *clients_thread(void *arg)
@@ -69,6 +70,7 @@ static void *clients_thread(void *arg)
         .shards = o->threads,
         .n_ops = o->n_ops,
         .seed = o->seed,
+        .session = rig.session,
         .pause_usec_max = o->pause_usec_max,
         .wrong_values = o->wrong_values,
         .waits = o->end != RIG_KILL,
@@ -88,10 +90,11 @@ static void *clients_thread(void *arg)
     shim_kill();
 }
 
-void rig_on_listening(uint16_t port)
+void rig_on_listening(uint16_t port, uint64_t session)
 {
     pthread_t thread;
 
+    rig.session = session;
     rig.port = port;
     kumo_assert(pthread_create(&thread, NULL, clients_thread, NULL) == 0);
 }

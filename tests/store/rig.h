@@ -62,5 +62,5 @@ void rig_live(const struct rig_options *o, struct rig_result *ret);
 
 /* ---- between rig.c and manager_stub.c, in the server's process ---- */
 
-/* The server has partitions and listens. */
-void rig_on_listening(uint16_t port);
+/* The server has partitions and listens; a session is open. */
+void rig_on_listening(uint16_t port, uint64_t session);

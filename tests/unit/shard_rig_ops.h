@@ -23,6 +23,23 @@ static inline int rig_shard_new(struct rig_node *n, struct shard **ret)
     return shard_new(&o, ret);
 }
 
+#define RIG_SESSION 77
+
+/* The managers tell a server about sessions; `ended`: these are over. */
+static inline void rig_sessions(struct rig *g, uint32_t server, uint64_t index, bool whole,
+                                const uint64_t *ids, uint32_t opened, uint32_t ended)
+{
+    struct shard_event e = { .kind = SHARD_SESSIONS };
+
+    e.sessions = (struct msg_sessions){ index, whole, opened, ended, ids };
+    rig_step(g, server, &e);
+}
+
+static inline void rig_session_open(struct rig *g, uint32_t server)
+{
+    rig_sessions(g, server, 100, true, (uint64_t[]){ RIG_SESSION }, 1, 0);
+}
+
 static inline struct rig *rig_new(uint32_t partitions)
 {
     struct rig *g = calloc(1, sizeof(*g));
@@ -38,6 +55,7 @@ static inline struct rig *rig_new(uint32_t partitions)
         g->nodes[i].next_segment = 1;
         g->nodes[i].start = 1;
         assert_int_equal(rig_shard_new(&g->nodes[i], &g->nodes[i].shard), 0);
+        rig_session_open(g, i);
     }
     return g;
 }
@@ -100,6 +118,7 @@ static inline void rig_restart(struct rig *g, uint32_t server)
     n->shard = rig_replay(n);
     n->written_group = n->synced_group = 0;
     n->halted = NULL;
+    rig_session_open(g, server);
 }
 
 /* ---- looking ---- */
@@ -160,7 +179,7 @@ static inline uint64_t rig_id(struct rig *g, uint32_t server, uint8_t code, cons
 {
     struct op op = op_of(code, key, value);
 
-    op.op = (struct op_id){ .session = 77, .number = number, .first = first };
+    op.op = (struct op_id){ .session = RIG_SESSION, .number = number, .first = first };
     return rig_op(g, server, &op);
 }
 

@@ -197,13 +197,76 @@ static void test_refused_after_a_lost_try_is_unknown(void **state)
     submit(f, 0, OP_SET, key_in(0, 0));
     answer(f, 0, the_send(f).id, RESULT_REFUSED);
     assert_int_equal(nth(f, ROUTE_DONE, 0)->done.result.code, RESULT_REFUSED);
-    assert_int_equal(count(f, ROUTE_NEED_SESSION), 1);
+    assert_int_equal(count(f, ROUTE_NEED_SESSION), 0);
     submit(f, 0, OP_SET, key_in(0, 0));
     f->out.n = 0;
     route_link_down(f->route, f->now, 1, 0, &f->out);
     route_link_up(f->route, f->now, 1, 0, &f->out);
     answer(f, 0, the_send(f).id, RESULT_REFUSED);
     assert_int_equal(nth(f, ROUTE_DONE, 0)->done.result.code, RESULT_UNKNOWN);
+}
+
+/* ---- a session that is over ---- */
+
+static void test_over_begins_anew(void **state)
+{
+    _cleanup_fixture_ struct fixture *f = fixture_up();
+    uint64_t ids[2];
+
+    (void) state;
+    for (unsigned i = 0; i < 2; i++) {
+        submit(f, 0, OP_SET, key_in(0, i));
+        ids[i] = the_send(f).id;
+    }
+    answer(f, 0, ids[0], RESULT_NO_SESSION);
+    assert_int_equal(count(f, ROUTE_NEED_SESSION), 1);
+    assert_int_equal(count(f, ROUTE_DONE) + count(f, ROUTE_SEND), 0);
+    answer(f, 0, ids[1], RESULT_NO_SESSION);
+    assert_int_equal(count(f, ROUTE_NEED_SESSION), 0); /* it was asked for just now */
+    f->out.n = 0;
+    route_set_session(f->route, f->now, SESSION + 5, &f->out);
+    assert_int_equal(count(f, ROUTE_SEND), 2);
+    for (unsigned i = 0; i < 2; i++) {
+        const struct route_action *a = nth(f, ROUTE_SEND, i);
+        assert_int_equal(a->send.session, SESSION + 5);
+        assert_int_equal(a->send.op->op.number, i + 1);
+        assert_int_equal(a->send.op->op.first, 1);
+        assert_int_equal(a->send.op->id, ids[i]);
+    }
+    answer(f, 0, ids[0], RESULT_STORED);
+    assert_int_equal(nth(f, ROUTE_DONE, 0)->done.result.code, RESULT_STORED);
+}
+
+/* A new session is there already when the last answers of the old one come. */
+static void test_over_is_known(void **state)
+{
+    _cleanup_fixture_ struct fixture *f = fixture_up();
+    uint64_t id;
+
+    (void) state;
+    submit(f, 0, OP_SET, key_in(0, 0));
+    id = the_send(f).id;
+    route_set_session(f->route, f->now, SESSION + 5, &f->out);
+    answer(f, 0, id, RESULT_NO_SESSION);
+    assert_int_equal(the_send(f).id, id);
+    assert_int_equal(nth(f, ROUTE_SEND, 0)->send.session, SESSION + 5);
+    assert_int_equal(count(f, ROUTE_NEED_SESSION), 0);
+}
+
+static void test_over_after_a_lost_try_is_unknown(void **state)
+{
+    _cleanup_fixture_ struct fixture *f = fixture_up();
+
+    (void) state;
+    submit(f, 0, OP_SET, key_in(0, 0));
+    f->out.n = 0;
+    route_link_down(f->route, f->now, 1, 0, &f->out);
+    route_link_up(f->route, f->now, 1, 0, &f->out);
+    answer(f, 0, the_send(f).id, RESULT_NO_SESSION);
+    assert_int_equal(nth(f, ROUTE_DONE, 0)->done.result.code, RESULT_UNKNOWN);
+    assert_int_equal(count(f, ROUTE_NEED_SESSION), 1);
+    submit(f, 0, OP_SET, key_in(0, 1)); /* the next one waits for a session */
+    assert_int_equal(count(f, ROUTE_SEND), 0);
 }
 
 /* ---- limits ---- */
@@ -358,6 +421,9 @@ int main(void)
         cmocka_unit_test(test_timeouts_before_the_cluster_is_there),
         cmocka_unit_test(test_timeout_behind_the_window),
         cmocka_unit_test(test_refused_after_a_lost_try_is_unknown),
+        cmocka_unit_test(test_over_begins_anew),
+        cmocka_unit_test(test_over_is_known),
+        cmocka_unit_test(test_over_after_a_lost_try_is_unknown),
         cmocka_unit_test(test_limit_of_a_servers_queue),
         cmocka_unit_test(test_limit_holds_when_primaries_move),
         cmocka_unit_test(test_limit_of_operations),
