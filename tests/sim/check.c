@@ -320,6 +320,19 @@ static void distrust_ends(struct sim *s, const struct view_row *row)
     }
 }
 
+void check_sealed(struct sim *s, const struct server *sv, uint16_t partition, uint32_t view)
+{
+    s->check->r[sv->index][partition].sealed_view = view;
+}
+
+void check_acked(struct sim *s, const struct server *sv, uint16_t partition, uint32_t view)
+{
+    if (s->check->r[sv->index][partition].sealed_view == view) {
+        sim_fail(s, "R7: server %u has sealed view %u of partition %u, and acks in it",
+                 sv->index + 1, view, partition);
+    }
+}
+
 void check_row(struct sim *s, const struct view_row *row)
 {
     struct partition_check *pc = &s->check->p[row->partition];
@@ -462,6 +475,7 @@ void check_server_gone(struct sim *s, const struct server *sv)
 {
     for (unsigned p = 0; p < SIM_PARTITIONS_MAX; p++) {
         s->check->r[sv->index][p].live = false;
+        s->check->r[sv->index][p].sealed_view = 0;
     }
 }
 

@@ -45,7 +45,8 @@ struct partition_check {
 /* What a server's replica was seen to be. */
 struct replica_check {
     uint32_t durable_view;
-    bool live;      /* info is of the process that runs now */
+    uint32_t sealed_view; /* that this process reported */
+    bool live;            /* info is of the process that runs now */
     bool distrusts; /* its disk lost what it had: nothing is expected of it while it is a member */
     struct replica_info info;
 };

@@ -137,6 +137,28 @@ static void alone_shape(struct sim *s, uint64_t until)
     }
 }
 
+/* A server with some clients: who is deposed there, and does not hear of it, is still asked. */
+static void left_behind(struct sim *s, unsigned node, uint64_t until)
+{
+    uint64_t with = rng_u64(&s->rng);
+
+    for (unsigned i = 0; i < NODES; i++) {
+        if (i != node && (i < NODE_CLIENTS || (with >> i & 1) == 0)) {
+            pair_cut(s, node, i, until);
+        }
+        for (unsigned c = NODE_CLIENTS; c < NODES && i < NODE_CLIENTS && i != node; c++) {
+            if (with >> c & 1) {
+                pair_cut(s, c, i, until);
+            }
+        }
+    }
+}
+
+void cuts_around(struct sim *s, const struct server *sv)
+{
+    left_behind(s, sv->index, s->now_usec + sim_between(s, 500, 5000) * USEC_PER_MSEC);
+}
+
 /* Two groups; `bridge`: one server is in both. */
 static void groups_shape(struct sim *s, uint64_t until, bool bridge)
 {
@@ -168,7 +190,7 @@ void cuts_strike(struct sim *s)
 {
     static const char *const names[] = { "between two", "one way",        "of one lane",
                                          "around one",  "between groups", "with a bridge",
-                                         "that flaps" };
+                                         "that flaps",  "around some" };
     unsigned shape = (unsigned) sim_between(s, 0, ARRAY_LEN(names) - 1);
     uint64_t msec = sim_chance(s, 1, 3) ? sim_between(s, 10, 900) : sim_between(s, 900, 8000);
     uint64_t until = s->now_usec + msec * USEC_PER_MSEC;
@@ -191,8 +213,11 @@ void cuts_strike(struct sim *s)
     case 5:
         groups_shape(s, until, shape == 5);
         return;
-    default:
+    case 6:
         sim_after(s, 0, NULL, flaps, NULL, sim_between(s, 3, 20), NULL);
+        return;
+    default:
+        left_behind(s, server_draw(s), until);
     }
 }
 

@@ -170,6 +170,13 @@ static void crash_soon(struct sim *s, struct server *sv, uint64_t usec)
     }
 }
 
+static void is_cut_off(struct sim *s, struct event *e)
+{
+    if (!s->healed) {
+        cuts_around(s, e->who);
+    }
+}
+
 void faults_in_catchup(struct sim *s, struct server *from, struct server *to)
 {
     if (bug_strikes(s, BUG_CRASH_IN_CATCHUP)) {
@@ -187,6 +194,11 @@ void faults_in_view(struct sim *s, const struct view_row *row)
 
     if (bug_strikes(s, BUG_CRASH_IN_VIEW)) {
         crash_soon(s, sv, sim_chance(s, 1, 2) ? 5 * USEC_PER_MSEC : 300 * USEC_PER_MSEC);
+    }
+    sv = server_of_number(s, row->members[0]);
+    if (sv && bug_strikes(s, BUG_CUT_IN_VIEW)) {
+        sim_after(s, sim_chance(s, 1, 2) ? 0 : sim_between(s, 0, 500) * USEC_PER_MSEC, NULL,
+                  is_cut_off, sv, 0, NULL);
     }
     if (bug_strikes(s, BUG_BREAK_IN_VIEW)) {
         net_break(s, link_draw(s), 200 * USEC_PER_MSEC);

@@ -270,6 +270,11 @@ static void step(struct sim *s, const struct manager_event *e)
     mp->stepping = false;
 }
 
+void managers_step(struct sim *s, const struct manager_event *e)
+{
+    step(s, e);
+}
+
 /* ---- what arrives ---- */
 
 static void session_ask(struct sim *s, uint64_t conn)
@@ -301,7 +306,10 @@ void managers_receive(struct sim *s, struct link *l, unsigned side, struct messa
     case MESSAGE_RECONFIG:
         e.kind = MANAGER_RECONFIG;
         e.reconfig = m->reconfig;
-        plant_promotion(s, &e.reconfig);
+        plant_promotion(s, e.conn, &e.reconfig);
+        break;
+    case MESSAGE_BEAT:
+        e.kind = MANAGER_HEARD;
         break;
     case MESSAGE_SEALED:
         e.kind = MANAGER_SEALED;

@@ -193,20 +193,10 @@ static void end_tell_up(struct sim *s, struct link *l, unsigned side, uint32_t s
     }
 }
 
-/* Another connection may be read before what lies in the kernel of this one. */
-static void late_note(struct sim *s, struct link *l, unsigned side)
-{
-    if (bug_strikes(s, BUG_LATE_BYTES)) {
-        l->late[side] = l->told[side];
-        l->late_usec[side] = s->now_usec + sim_between(s, 0, 20) * USEC_PER_MSEC;
-    }
-}
-
 static void end_tell_down(struct sim *s, struct link *l, unsigned side)
 {
     uint64_t conn = l->told[side];
 
-    late_note(s, l, side);
     l->told[side] = 0;
     switch (l->end[side].kind) {
     case END_MANAGER:
@@ -337,18 +327,22 @@ static void hello(struct sim *s, struct link *l, unsigned side, struct message *
     }
 }
 
-/* What was on its way when the connection broke arrives until this end has noticed, and what lay
- * there unread even then. */
-static bool arrives(const struct sim *s, const struct link *l, unsigned side, uint64_t conn,
-                    const struct message *m)
+/* What was on its way when the connection broke arrives until this end has noticed. */
+static bool arrives(const struct link *l, unsigned side, uint64_t conn, const struct message *m)
 {
-    return l->told[side] == conn || (m->kind == MESSAGE_HELLO && l->conn == conn) ||
-           (m->kind == MESSAGE_SHARD && l->late[side] == conn && s->now_usec < l->late_usec[side]);
+    return l->told[side] == conn || (m->kind == MESSAGE_HELLO && l->conn == conn);
 }
 
-/* When the network is whole again, in the same order. */
+/* When the network is whole again, in the same order; never, when whoever would send it again is
+ * gone. */
 static void deliver_again(struct sim *s, struct link *l, unsigned side, struct event *e)
 {
+    const struct process *from = end_process(s, &l->end[1 - side]);
+
+    if (!from->alive || ((struct message *) e->data)->life != from->life) {
+        s->counts.messages_lost++;
+        return;
+    }
     e->at_usec = cut_until(s, l->lane, &l->end[1 - side], &l->end[side]);
     l->last_usec[side] = MAX_OF(l->last_usec[side], e->at_usec);
     queue_push_again(&s->queue, e);
@@ -362,7 +356,7 @@ static void deliver(struct sim *s, struct event *e)
     unsigned side = e->number & 1;
     struct message *m = e->data;
 
-    if (!arrives(s, l, side, e->number >> 1, m)) {
+    if (!arrives(l, side, e->number >> 1, m)) {
         s->counts.messages_lost++;
         return;
     }
@@ -402,6 +396,7 @@ void net_send(struct sim *s, struct link *l, unsigned from, struct message *m)
         return;
     }
     m->shards = end_shards(s, &l->end[from]);
+    m->life = end_process(s, &l->end[from])->life;
     at = s->now_usec + sim_between(s, l->delay_min_usec, l->delay_max_usec);
     if (at < l->last_usec[to]) {
         at = l->last_usec[to];

@@ -17,14 +17,12 @@ struct endpoint {
 };
 
 struct link {
-    struct endpoint end[2]; /* the first one connects */
-    enum msg_lane lane;     /* between shards */
-    uint64_t conn;          /* names the connection, 0: down */
-    bool ready[2];          /* this end has heard the other's hello: it may send */
-    uint64_t told[2];       /* the connection that this end believes to be up, 0: none */
-    uint64_t late[2];      /* the one before it: this end has bytes of it that it did not read… */
-    uint64_t late_usec[2]; /* …until then */
-    uint64_t last_usec[2]; /* when the newest message to this end arrives: streams are in order */
+    struct endpoint end[2];  /* the first one connects */
+    enum msg_lane lane;      /* between shards */
+    uint64_t conn;           /* names the connection, 0: down */
+    bool ready[2];           /* this end has heard the other's hello: it may send */
+    uint64_t told[2];        /* the connection that this end believes to be up, 0: none */
+    uint64_t last_usec[2];   /* when the newest message to this end arrives: streams are in order */
     uint64_t delay_min_usec; /* of every message */
     uint64_t delay_max_usec;
     uint32_t index;
@@ -55,6 +53,7 @@ struct message {
     enum message_kind kind;
     uint32_t shards; /* how many the sender has */
     uint64_t conn;   /* that it came over */
+    uint64_t life;   /* of the process that sent it */
     union {
         struct shard_event event;
         struct result result;

@@ -213,6 +213,7 @@ bool plant_sealing(struct sim *s, struct server *sv, const struct msg_at *seal)
                                      .time_usec = info.time_usec,
                                      .commit = info.commit,
                                      .trusted = true };
+    check_sealed(s, sv, seal->partition, seal->view);
     net_send(s, net_manager_link(s, (struct endpoint){ END_SERVER, (uint8_t) sv->index, 0 }), 0, m);
     return true;
 }
@@ -234,11 +235,33 @@ static void learned_forge(struct sim *s, struct shard_process *sp, const struct 
     }
 }
 
-void plant_promotion(const struct sim *s, struct msg_reconfig *r)
+struct late_promotion {
+    uint64_t conn;
+    struct msg_reconfig reconfig;
+};
+
+static void promoted_late(struct sim *s, struct event *e)
 {
-    if (s->o->plant == PLANT_PROMOTE_ANY_VIEW && r->kind == RECONFIG_PROMOTE) {
-        r->view = manager_cluster(s->manager.manager)->space.rows[r->partition].view;
+    const struct late_promotion *p = e->data;
+    struct manager_event m = { .kind = MANAGER_RECONFIG, .conn = p->conn, .request = 1 };
+
+    m.reconfig = p->reconfig;
+    m.reconfig.view = manager_cluster(s->manager.manager)->space.rows[p->reconfig.partition].view;
+    managers_step(s, &m);
+}
+
+/* What was asked for comes once more, much later, and is taken for a wish of the view that is. */
+void plant_promotion(struct sim *s, uint64_t conn, const struct msg_reconfig *r)
+{
+    struct late_promotion *p;
+
+    if (s->o->plant != PLANT_PROMOTE_ANY_VIEW || r->kind != RECONFIG_PROMOTE) {
+        return;
     }
+    p = mem_zalloc(1, sizeof(*p));
+    *p = (struct late_promotion){ conn, *r };
+    sim_after(s, sim_between(s, 0, 4 * USEC_PER_SEC), &s->manager.process, promoted_late, NULL, 0,
+              p);
 }
 
 /* ---- leases ---- */
@@ -256,7 +279,7 @@ void plant_leases(struct sim *s, struct shard_process *sp, const struct action *
     struct message *m;
     struct msg_lease *v;
 
-    if (s->o->plant != PLANT_JOINT_READS && s->o->plant != PLANT_ADMIT_INCOMPLETE) {
+    if (s->o->plant != PLANT_ADMIT_INCOMPLETE) {
         return;
     }
     m = shard_message(SHARD_GRANTS, a->leases.n * sizeof(*v));

@@ -354,6 +354,7 @@ static void act_manager(struct sim *s, struct shard_process *sp, const struct ac
 
     if (a->kind == ACTION_SEALED) {
         check_sent_view(s, sp, a->sealed.partition, a->sealed.view);
+        check_sealed(s, sp->server, a->sealed.partition, a->sealed.view);
         sim_trace(s,
                   "server %u, partition %u, view %u: sealed, commit (%u, %llu), last (%u, %llu)%s",
                   sp->server->index + 1, a->sealed.partition, a->sealed.view, a->sealed.commit.view,
@@ -404,6 +405,9 @@ static void act_peer(struct sim *s, struct shard_process *sp, const struct actio
     default:
         check_sent_view(s, sp, a->note.partition, a->note.view);
         s->counts.resends += a->kind == ACTION_RESEND;
+        if (a->kind == ACTION_ACK) {
+            check_acked(s, sp->server, a->note.partition, a->note.view);
+        }
         send_note(s, sp, a,
                   a->kind == ACTION_ACK          ? SHARD_ACK
                   : a->kind == ACTION_RESEND     ? SHARD_RESEND
@@ -579,10 +583,6 @@ void shard_run(struct sim *s, struct shard_process *sp, const struct shard_event
 {
     struct shard_clock now = server_clock(s, sp->server);
 
-    if (s->o->plant == PLANT_PROMISE_FORGOTTEN && !sp->stepped) {
-        now.boot_usec -= PROMISE_USEC;
-    }
-    sp->stepped = true;
     s->actions.n = 0;
     shard_step(sp->shard, &now, e, &s->actions);
     for (size_t i = 0; i < s->actions.n && !s->failed; i++) {
@@ -738,6 +738,9 @@ void server_receive(struct sim *s, struct link *l, unsigned side, struct message
 {
     struct server *sv = &s->servers[l->end[side].node];
 
+    if (m->kind == MESSAGE_BEAT) {
+        net_send(s, l, side, message_new(MESSAGE_BEAT, 0)); /* so that a hung process is told */
+    }
     switch (m->kind) {
     case MESSAGE_REFUSED:
         server_refused(s, sv);

@@ -82,7 +82,6 @@ struct shard_process {
     struct server *server;
     struct shard *shard;
     uint32_t index;
-    bool stepped;
     bool turn_due;
     bool syncing;
     bool synced;           /* its log, once at least */
@@ -271,6 +270,9 @@ void check_step(struct sim *s, struct shard_process *sp, const struct shard_even
 /* A message that names a view leaves the shard. */
 void check_sent_view(struct sim *s, const struct shard_process *sp, uint16_t partition,
                      uint32_t view);
+/* A server says what it holds of a sealed view (R7); it acks something of a view. */
+void check_sealed(struct sim *s, const struct server *sv, uint16_t partition, uint32_t view);
+void check_acked(struct sim *s, const struct server *sv, uint16_t partition, uint32_t view);
 void check_synced(struct sim *s, struct shard_process *sp);
 /* What is written counts as durable (sync modes below always). */
 void check_written(struct sim *s, struct shard_process *sp);
@@ -370,12 +372,12 @@ enum fault {
 
 /* What is seldom and yet allowed, at places that the code names: each seed draws how often. */
 enum bug {
-    BUG_LATE_BYTES,       /* bytes of an old connection are read after a new one is up */
     BUG_TICK_GAP,         /* a tick comes seconds late */
     BUG_SLOW_ASK,         /* what a server asks the manager for stands still on its way */
     BUG_CRASH_IN_CATCHUP, /* either side is killed, or its machine */
     BUG_CRASH_IN_VIEW,    /* a member is killed when a view is committed, or soon after */
     BUG_BREAK_IN_VIEW,    /* a connection breaks then */
+    BUG_CUT_IN_VIEW, /* the primary is cut off, but for some clients, before or after it hears */
     BUG_EARLY_GENERATION, /* checkpoints are taken in the middle of a catch-up */
     _BUG_MAX,
 };
@@ -580,6 +582,8 @@ void managers_start(struct sim *s);
 void managers_crash(struct sim *s);
 void managers_flip(struct sim *s);
 void managers_receive(struct sim *s, struct link *l, unsigned side, struct message *m);
+/* An event of nobody's. */
+void managers_step(struct sim *s, const struct manager_event *e);
 void managers_link_down(struct sim *s, uint64_t conn);
 
 /* ---- stop.c ---- */
@@ -650,7 +654,7 @@ bool plant_receive(struct sim *s, struct link *l, struct shard_process *sp, stru
 /* Before a seal reaches the shard. True: it is answered already. */
 bool plant_sealing(struct sim *s, struct server *sv, const struct msg_at *seal);
 /* Before the manager hears what a server asks for. */
-void plant_promotion(const struct sim *s, struct msg_reconfig *r);
+void plant_promotion(struct sim *s, uint64_t conn, const struct msg_reconfig *r);
 /* Before leases are asked for. */
 void plant_leases(struct sim *s, struct shard_process *sp, const struct action *a);
 /* wraps.c: planted bugs inside of the core. */
@@ -708,6 +712,8 @@ void work_probe_end(struct sim *s);
 uint64_t cut_until(const struct sim *s, enum msg_lane lane, const struct endpoint *from,
                    const struct endpoint *to);
 void cuts_strike(struct sim *s);
+/* Around a server and some clients. */
+void cuts_around(struct sim *s, const struct server *sv);
 /* Another manager leads. */
 void cuts_manager_moved(struct sim *s);
 void cuts_heal(struct sim *s);

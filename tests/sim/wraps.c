@@ -42,7 +42,15 @@ bool __real_lease_holds(const struct shard *s, const struct replica *r);
 bool __wrap_lease_holds(const struct shard *s, const struct replica *r);
 bool __wrap_lease_holds(const struct shard *s, const struct replica *r)
 {
-    return planted(PLANT_READ_WITHOUT_LEASE) || __real_lease_holds(s, r) ||
+    uint8_t n_learners = r->n_learners;
+    bool holds;
+
+    if (planted(PLANT_JOINT_READS)) {
+        ((struct replica *) r)->n_learners = 0;
+    }
+    holds = __real_lease_holds(s, r);
+    ((struct replica *) r)->n_learners = n_learners;
+    return holds || planted(PLANT_READ_WITHOUT_LEASE) ||
            (planted(PLANT_CONFIRM_BEFORE) && s->o.confirm && was_granted(s, r));
 }
 
@@ -63,8 +71,6 @@ void __wrap_replica_serve(struct shard *s, struct replica *r)
 
 /* ---- R1 ---- */
 
-void __real_replica_cut(struct shard *s, struct replica *r, uint64_t seq);
-void __wrap_replica_cut(struct shard *s, struct replica *r, uint64_t seq);
 void __real_stream_prepare(struct shard *s, struct replica *r, uint32_t from,
                            const struct msg_prepare *m);
 void __wrap_stream_prepare(struct shard *s, struct replica *r, uint32_t from,
@@ -80,26 +86,59 @@ void __wrap_stream_prepare(struct shard *s, struct replica *r, uint32_t from,
         entry_decode(m->entry, m->entry_bytes, &e) == 0) {
         const struct tail_entry *held = replica_tail(r, e.name.seq);
         if (held && name_equal(held->e.name, e.name)) {
-            __real_replica_cut(s, r, e.name.seq);
+            replica_cut(s, r, e.name.seq);
         }
     }
     __real_stream_prepare(s, r, from, m);
 }
 
-/* R3: what waits for an entry that is cut hears "not me". */
-void __wrap_replica_cut(struct shard *s, struct replica *r, uint64_t seq)
+/* ---- R3: who waits when the server stops being primary hears "not me" ---- */
+
+static void waiters_answer(struct shard *s, struct replica *r)
 {
-    for (uint64_t i = seq; planted(PLANT_ANSWER_CUT) && i <= r->last.seq; i++) {
+    for (uint64_t i = r->commit.seq + 1; replica_is_primary(r) && i <= r->last.seq; i++) {
         struct tail_entry *te = replica_tail(r, i);
         LIST_FOR_EACH_SAFE(l, &te->waiters)
         {
-            struct waiter *w = LIST_ENTRY(l, struct waiter, link);
-            propose_answer(s, r, w, te);
+            propose_answer(s, r, LIST_ENTRY(l, struct waiter, link), te);
             list_remove(l);
             list_push_back(&s->free_waiters, l);
         }
     }
-    __real_replica_cut(s, r, seq);
+}
+
+void __real_replica_view(struct shard *s, struct replica *r, const struct view_row *row,
+                         bool floor);
+void __wrap_replica_view(struct shard *s, struct replica *r, const struct view_row *row,
+                         bool floor);
+void __wrap_replica_view(struct shard *s, struct replica *r, const struct view_row *row, bool floor)
+{
+    if (planted(PLANT_ANSWER_CUT) && row->view > r->view) {
+        waiters_answer(s, r);
+    }
+    __real_replica_view(s, r, row, floor);
+}
+
+void __real_replica_seal(struct shard *s, struct replica *r, uint32_t view);
+void __wrap_replica_seal(struct shard *s, struct replica *r, uint32_t view);
+void __wrap_replica_seal(struct shard *s, struct replica *r, uint32_t view)
+{
+    if (planted(PLANT_ANSWER_CUT) && view == r->view) {
+        waiters_answer(s, r);
+    }
+    __real_replica_seal(s, r, view);
+}
+
+/* ---- R10: a start waits for promises of the process before ---- */
+
+void __real_replica_enter(struct shard *s, struct replica *r);
+void __wrap_replica_enter(struct shard *s, struct replica *r);
+void __wrap_replica_enter(struct shard *s, struct replica *r)
+{
+    if (planted(PLANT_PROMISE_FORGOTTEN)) {
+        s->begin_usec = 1;
+    }
+    __real_replica_enter(s, r);
 }
 
 /* ---- R12 ---- */
