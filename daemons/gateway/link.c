@@ -20,6 +20,7 @@ struct shard_link {
     uint32_t server;
     uint32_t shard;
     bool up;
+    bool silent; /* to be broken at the turn's end */
     struct rpc_link *rpc_link;
     char address[ADDRESS_BYTES_MAX]; /* that rpc_link was made with */
     uint64_t session;                /* of what is gathered */
@@ -29,6 +30,13 @@ struct shard_link {
 
 /* ---- what is gathered ---- */
 
+static const char *server_name(const struct shard_link *l)
+{
+    const struct hashspace_server *s = hashspace_server(&l->thread->table, l->server);
+
+    return s ? s->name : "(unknown)";
+}
+
 static void link_flush(struct shard_link *l)
 {
     struct rpc *rpc = l->rpc_link ? rpc_link_rpc(l->rpc_link) : NULL;
@@ -36,6 +44,12 @@ static void link_flush(struct shard_link *l)
     int r;
 
     list_remove(&l->dirty);
+    if (l->silent && rpc) {
+        log_ratelimit(LOG_LEVEL_NOTICE, "server %s gives no answer: connecting anew",
+                      server_name(l));
+        rpc_link_next(l->rpc_link);
+        return;
+    }
     if (rpc && l->n_ops > 0) {
         out = rpc_begin_notify(rpc, MSG_OPS);
         mp_put_array(out, 2);
@@ -47,6 +61,7 @@ static void link_flush(struct shard_link *l)
         counter_add(&l->thread->counters, COUNTER_OPS_SENT, l->n_ops);
         counter_add(&l->thread->counters, COUNTER_OPS_MESSAGES, 1);
     }
+    l->silent = false;
     l->n_ops = 0;
     buf_clear(&l->ops);
     buf_trim(&l->ops, LINK_MESSAGE_BYTES / 16);
@@ -77,7 +92,9 @@ void link_send(struct thread *t, uint32_t server, uint32_t shard, uint64_t sessi
     }
     if (l->n_ops == 0) {
         l->session = 0;
-        list_push_back(&t->dirty_links, &l->dirty);
+        if (list_empty(&l->dirty)) {
+            list_push_back(&t->dirty_links, &l->dirty);
+        }
         thread_wake(t);
     }
     l->session = session > 0 ? session : l->session;
@@ -85,14 +102,19 @@ void link_send(struct thread *t, uint32_t server, uint32_t shard, uint64_t sessi
     msg_put_op(&l->ops, op);
 }
 
-/* ---- the connection ---- */
-
-static const char *server_name(const struct shard_link *l)
+void link_reconnect(struct thread *t, uint32_t server, uint32_t shard)
 {
-    const struct hashspace_server *s = hashspace_server(&l->thread->table, l->server);
+    struct shard_link *l = link_find(t, server, shard);
 
-    return s ? s->name : "(unknown)";
+    kumo_assert(l);
+    l->silent = true;
+    if (list_empty(&l->dirty)) {
+        list_push_back(&t->dirty_links, &l->dirty);
+    }
+    thread_wake(t);
 }
+
+/* ---- the connection ---- */
 
 static void pack_hello(struct rpc *rpc, void *ctx, struct buf *out)
 {
@@ -149,6 +171,7 @@ static void on_closed(struct rpc *rpc, void *ctx, int error, const char *why)
         log_warning("no connection to server %s at %s: %s; trying again", server_name(l),
                     l->address, why);
     }
+    l->silent = false;
     l->n_ops = 0;
     buf_clear(&l->ops);
     list_remove(&l->dirty);

@@ -19,6 +19,8 @@ struct thread;
 
 /* ROUTE_CONNECT: connects, again and again, until link_free. */
 void link_connect(struct thread *t, uint32_t server, uint32_t shard);
+/* ROUTE_RECONNECT: breaks the connection at the turn's end and makes it anew. */
+void link_reconnect(struct thread *t, uint32_t server, uint32_t shard);
 /* ROUTE_SEND: gathers the operation. */
 void link_send(struct thread *t, uint32_t server, uint32_t shard, uint64_t session,
                const struct op *op);

@@ -61,6 +61,9 @@ static void thread_act_one(struct thread *t, const struct route_action *a)
     case ROUTE_CONNECT:
         link_connect(t, a->server, a->shard);
         return;
+    case ROUTE_RECONNECT:
+        link_reconnect(t, a->server, a->shard);
+        return;
     case ROUTE_NEED_TABLE:
         thread_ask(t, false);
         return;

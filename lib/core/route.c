@@ -51,6 +51,7 @@ struct route *route_new(const struct route_limits *limits)
     kumo_assert(limits->ops_max <= ROUTE_OPS_MAX);
     r->limits = *limits;
     r->retry_usec = UINT64_MAX;
+    list_init(&r->links);
     list_init(&r->stalled);
     list_init(&r->unrouted);
     list_init(&r->deadlines);
@@ -264,6 +265,7 @@ void route_result(struct route *r, uint64_t now_usec, uint32_t server, uint32_t 
         return;
     }
     p = o->partition;
+    o->link->heard_usec = now_usec;
     if (is_worth_a_retry(result)) {
         op_refused_for_now(r, now_usec, o, result, out);
         return;
@@ -294,6 +296,7 @@ void route_link_up(struct route *r, uint64_t now_usec, uint32_t server, uint32_t
     r->now_usec = now_usec;
     if (link && !link->up) {
         link->up = true;
+        link->heard_usec = now_usec;
         route_pump_all(r, now_usec, out);
     }
 }
@@ -459,6 +462,51 @@ static void deadlines_end(struct route *r, uint64_t now_usec, struct route_actio
     }
 }
 
+/* Operations that got no answer for too long: their partitions may have another primary by now, and
+ * the connection may be dead without a word. */
+static void silence_note(struct route *r, uint64_t now_usec, struct route_actions *out)
+{
+    LIST_FOR_EACH(node, &r->links)
+    {
+        struct route_link *link = LIST_ENTRY(node, struct route_link, in_links);
+        struct route_action *a;
+        uint64_t due_usec;
+        if (list_empty(&link->sent)) {
+            continue;
+        }
+        due_usec =
+            LIST_ENTRY(link->sent.next, struct route_op, queue)->sent_usec + ROUTE_SILENT_USEC;
+        if (due_usec > now_usec) {
+            r->retry_usec = MIN_OF(r->retry_usec, due_usec);
+            continue;
+        }
+        r->retry_usec = MIN_OF(r->retry_usec, now_usec + ROUTE_SILENT_USEC);
+        route_need_table(r, now_usec, out);
+        if (link->heard_usec + ROUTE_SILENT_USEC <= now_usec) {
+            link->heard_usec = now_usec; /* not again at once */
+            a = route_add(out, ROUTE_RECONNECT);
+            a->server = link->server;
+            a->shard = link->shard;
+        }
+    }
+}
+
+/* What could not be sent for so long should perhaps go elsewhere. */
+static void stall_note(struct route *r, uint64_t now_usec, struct route_actions *out)
+{
+    if (list_empty(&r->stalled) && list_empty(&r->unrouted)) {
+        r->stalled_usec = 0;
+        return;
+    }
+    if (r->stalled_usec == 0) {
+        r->stalled_usec = now_usec;
+    } else if (now_usec - r->stalled_usec >= ROUTE_SILENT_USEC) {
+        r->stalled_usec = now_usec;
+        route_need_table(r, now_usec, out);
+    }
+    r->retry_usec = MIN_OF(r->retry_usec, r->stalled_usec + ROUTE_SILENT_USEC);
+}
+
 void route_tick(struct route *r, uint64_t now_usec, struct route_actions *out)
 {
     route_reap(r);
@@ -466,6 +514,8 @@ void route_tick(struct route *r, uint64_t now_usec, struct route_actions *out)
     deadlines_end(r, now_usec, out);
     r->retry_usec = UINT64_MAX;
     route_pump_all(r, now_usec, out);
+    silence_note(r, now_usec, out);
+    stall_note(r, now_usec, out);
     LIST_FOR_EACH(node, &r->stalled)
     {
         const struct route_partition *p = LIST_ENTRY(node, struct route_partition, stalled);

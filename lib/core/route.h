@@ -8,6 +8,8 @@
  *  - Each operation but get has a number from 1 per (session, partition), given when it is first
  * sent, and the same one when it is sent again (R12). At most SESSION_WINDOW numbers are without an
  * answer in a partition; what is beyond waits.
+ *  - Without an answer for ROUTE_SILENT_USEC the table is asked for, and a connection over which
+ * nothing came is made anew.
  *  - "Not primary" and "busy" are tried again after a delay that grows; a lost connection as soon
  * as it or another primary is there; until the request's timeout.
  *
@@ -22,12 +24,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define ROUTE_RETRY_MIN_USEC 20000      /* delay after "not primary" or "busy", doubled… */
-#define ROUTE_RETRY_MAX_USEC 200000     /* …up to this */
-#define ROUTE_TABLE_USEC     100000     /* the hash space is asked for at most this often */
-#define ROUTE_SESSION_USEC   1000000    /* a session is asked for at most this often */
-#define ROUTE_OPS_MAX        (1u << 20) /* largest value of route_limits.ops_max */
-#define ROUTE_TEXT_BYTES     256        /* of route_failure_text */
+#define ROUTE_RETRY_MIN_USEC 2000    /* delay after "not primary" or "busy", doubled… */
+#define ROUTE_RETRY_MAX_USEC 100000  /* …up to this */
+#define ROUTE_SILENT_USEC    1000000 /* who gives no answer for so long may not be primary any more \
+                                      */
+#define ROUTE_TABLE_USEC   100000    /* the hash space is asked for at most this often */
+#define ROUTE_SESSION_USEC 1000000   /* a session is asked for at most this often */
+#define ROUTE_OPS_MAX      (1u << 20) /* largest value of route_limits.ops_max */
+#define ROUTE_TEXT_BYTES   256        /* of route_failure_text */
 
 struct route_limits {
     uint64_t timeout_usec;   /* from route_submit to the error; > 0 */
@@ -71,6 +75,8 @@ enum route_action_kind {
     ROUTE_SEND = 1,   /* send.op to the shard, in send.session */
     ROUTE_DONE,       /* the end of an operation */
     ROUTE_CONNECT,    /* connect to the shard, keep it, tell by route_link_up and route_link_down */
+    ROUTE_RECONNECT,  /* the shard has said nothing for too long: break the connection and make it
+                         anew */
     ROUTE_NEED_TABLE, /* ask a manager for the hash space */
     ROUTE_NEED_SESSION, /* ask a manager for a session */
     _ROUTE_ACTION_KIND_MAX,
@@ -79,7 +85,7 @@ enum route_action_kind {
 
 struct route_action {
     enum route_action_kind kind;
-    uint32_t server; /* of ROUTE_SEND and ROUTE_CONNECT */
+    uint32_t server; /* of ROUTE_SEND, ROUTE_CONNECT and ROUTE_RECONNECT */
     uint32_t shard;
     union {
         struct {

@@ -29,7 +29,8 @@ struct route_op {
     uint64_t client_id;
     void *token;
     uint64_t deadline_usec;
-    uint64_t hash; /* of the key */
+    uint64_t sent_usec; /* of ROUTE_OP_SENT */
+    uint64_t hash;      /* of the key */
     struct route_partition *partition;
     struct route_link *link; /* of ROUTE_OP_SENT */
     uint32_t charged;        /* server whose bytes it counts in; 0: none */
@@ -42,6 +43,8 @@ struct route_op {
 
 /* A connection to one shard. */
 struct route_link {
+    struct list in_links; /* in route.links */
+    uint64_t heard_usec;  /* when it answered last, or came up */
     uint32_t server;
     uint32_t shard;
     bool up;
@@ -84,6 +87,7 @@ struct route {
     uint32_t n_servers;            /* entries of `servers`, the first for "none" */
     struct route_server **servers; /* by number */
     struct map by_key;
+    struct list links;
     struct list stalled;  /* partitions */
     struct list unrouted; /* operations */
     struct list deadlines;
@@ -95,7 +99,9 @@ struct route {
     uint32_t n_ops;
     void *small; /* free blocks, each begins with a pointer to the next */
     uint32_t n_small;
-    uint64_t retry_usec;         /* earliest end of a delay; UINT64_MAX: none */
+    uint64_t retry_usec; /* earliest end of a delay; UINT64_MAX: none */
+    uint64_t
+        stalled_usec; /* since when something has waited to be sent, at each tick; 0: nothing */
     uint64_t table_asked_usec;   /* 0: never */
     uint64_t session_asked_usec; /* 0: never */
 };

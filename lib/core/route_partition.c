@@ -159,6 +159,7 @@ static struct route_link *link_of(struct route *r, const struct hashspace_server
     link->server = s->server;
     link->shard = shard;
     list_init(&link->sent);
+    list_push_back(&r->links, &link->in_links);
     r->servers[s->server]->links[shard] = link;
     a = route_add(out, ROUTE_CONNECT);
     a->server = s->server;
@@ -209,7 +210,9 @@ static void op_send(struct route *r, struct route_op *o, struct route_link *link
         op_number(r, o);
     }
     o->state = ROUTE_OP_SENT;
+    o->sent_usec = r->now_usec;
     o->link = link;
+    r->retry_usec = MIN_OF(r->retry_usec, r->now_usec + ROUTE_SILENT_USEC);
     list_push_back(&link->sent, &o->queue);
     a = route_add(out, ROUTE_SEND);
     a->server = link->server;

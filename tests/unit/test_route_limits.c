@@ -21,15 +21,17 @@ static void assert_text(const struct fixture *f, const struct route_failure *fai
 static void test_timeout_of_a_write_on_the_wire(void **state)
 {
     _cleanup_fixture_ struct fixture *f = fixture_up();
+    uint64_t end;
     uint64_t id;
 
     (void) state;
     submit(f, 0, OP_SET, key_in(0, 0));
     id = the_send(f).id;
-    assert_int_equal(route_wake_usec(f->route), f->now + TIMEOUT_USEC);
-    tick_at(f, f->now + TIMEOUT_USEC - 1);
-    assert_int_equal(f->out.n, 0);
-    tick_at(f, f->now + 1);
+    end = f->now + TIMEOUT_USEC;
+    tick_at(f, end - 1);
+    assert_int_equal(count(f, ROUTE_DONE), 0);
+    assert_int_equal(route_wake_usec(f->route), end);
+    tick_at(f, end);
     assert_text(f, the_failure(f),
                 "request timed out; no answer from server db1, or from a replica that it waits for "
                 "(the write may still happen)");
@@ -269,6 +271,46 @@ static void test_over_after_a_lost_try_is_unknown(void **state)
     assert_int_equal(count(f, ROUTE_SEND), 0);
 }
 
+/* ---- silence ---- */
+
+/* A server that says nothing is asked after, and connected to anew; one that answers others is
+ * asked after only. */
+static void test_silence(void **state)
+{
+    _cleanup_fixture_ struct fixture *f = fixture_up();
+    uint64_t begin = f->now;
+    uint64_t id;
+
+    (void) state;
+    submit(f, 0, OP_SET, key_in(0, 0));
+    assert_int_equal(route_wake_usec(f->route), begin + ROUTE_SILENT_USEC);
+    tick_at(f, begin + ROUTE_SILENT_USEC - 1);
+    assert_int_equal(f->out.n, 0);
+    submit(f, 1, OP_GET, key_in(0, 1));
+    answer(f, 0, the_send(f).id, RESULT_NOT_FOUND);
+    tick_at(f, begin + ROUTE_SILENT_USEC);
+    assert_int_equal(count(f, ROUTE_NEED_TABLE), 1);
+    assert_int_equal(count(f, ROUTE_RECONNECT), 0);
+    tick_at(f, begin + 2 * ROUTE_SILENT_USEC);
+    assert_int_equal(count(f, ROUTE_NEED_TABLE), 1);
+    assert_int_equal(count(f, ROUTE_RECONNECT), 1);
+    assert_int_equal(nth(f, ROUTE_RECONNECT, 0)->server, 1);
+    assert_int_equal(nth(f, ROUTE_RECONNECT, 0)->shard, 0);
+    f->out.n = 0;
+    route_link_down(f->route, f->now, 1, 0, &f->out);
+    tick_at(f, f->now + ROUTE_SILENT_USEC / 2);
+    assert_int_equal(f->out.n, 0);
+    tick_at(f, f->now + ROUTE_SILENT_USEC); /* no connection comes: where should it go? */
+    assert_int_equal(count(f, ROUTE_NEED_TABLE), 1);
+    f->out.n = 0;
+    route_link_up(f->route, f->now, 1, 0, &f->out);
+    id = the_send(f).id;
+    answer(f, 0, id, RESULT_STORED);
+    tick_at(f, f->now + ROUTE_SILENT_USEC);
+    assert_int_equal(f->out.n, 0);
+    assert_true(route_wake_usec(f->route) == UINT64_MAX);
+}
+
 /* ---- limits ---- */
 
 static void test_limit_of_a_servers_queue(void **state)
@@ -424,6 +466,7 @@ int main(void)
         cmocka_unit_test(test_over_begins_anew),
         cmocka_unit_test(test_over_is_known),
         cmocka_unit_test(test_over_after_a_lost_try_is_unknown),
+        cmocka_unit_test(test_silence),
         cmocka_unit_test(test_limit_of_a_servers_queue),
         cmocka_unit_test(test_limit_holds_when_primaries_move),
         cmocka_unit_test(test_limit_of_operations),
