@@ -8,6 +8,7 @@
 #include "io/log.h"
 #include "io/loop.h"
 #include "manager_link.h"
+#include "store.h"
 #include "thread.h"
 
 #include <errno.h>
@@ -180,6 +181,14 @@ static void on_reload(void *ctx)
     daemon_reload(&gateway_program, g->settings.argc, g->settings.argv, sizeof(g->settings));
 }
 
+/* state-dir, or what systemd made for this service. */
+static int open_store(struct gateway *g, struct io_error *error)
+{
+    const char *dir = g->settings.state_dir ? g->settings.state_dir : getenv("STATE_DIRECTORY");
+
+    return dir && dir[0] != '\0' ? store_open(dir, &g->store, error) : 0;
+}
+
 static int gateway_start(struct gateway *g, struct io_error *error)
 {
     static const struct daemon_ops daemon_ops = { .on_stop = on_stop, .on_reload = on_reload };
@@ -204,6 +213,9 @@ static int gateway_start(struct gateway *g, struct io_error *error)
         r = listen_all(g, error);
     }
     if (r == 0) {
+        r = open_store(g, error);
+    }
+    if (r == 0) {
         r = manager_link_new(g, &g->manager, error);
     }
     if (r == 0) {
@@ -219,6 +231,7 @@ static void gateway_end(struct gateway *g)
     }
     free(g->threads);
     g->manager = manager_link_free(g->manager);
+    g->store = store_free(g->store);
     listener_free(g->listener);
     loop_timer_free(g->ready_timer);
     loop_timer_free(g->stop_timer);

@@ -21,6 +21,7 @@ struct listener;
 struct loop;
 struct loop_timer;
 struct manager_link;
+struct store;
 struct thread;
 
 struct gateway {
@@ -30,6 +31,7 @@ struct gateway {
     struct daemon *daemon;
     struct listener *listener;
     struct manager_link *manager;
+    struct store *store; /* NULL: nothing is kept */
     struct thread **threads;
     unsigned n_threads;
     unsigned next_thread;     /* gets the next connection */

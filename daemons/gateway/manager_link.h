@@ -10,7 +10,11 @@
 
 #define MANAGER_LINK_REQUEST_USEC                                                                  \
     2000000 /* a request without an answer for so long goes to the next manager */
-#define MANAGER_LINK_RETRY_USEC    250000 /* how often what is still missing is asked for */
+#define MANAGER_LINK_RETRY_USEC    250000   /* how often what is still missing is asked for */
+#define MANAGER_LINK_ALONE_USEC    500000   /* without a manager: then what is kept is used */
+#define MANAGER_LINK_ALIVE_USEC    10000000 /* how often sessions are named (R12) */
+#define MANAGER_LINK_STORE_USEC    1000000  /* changes of the hash space are kept this late */
+#define MANAGER_LINK_SPARES        2        /* sessions that are kept, for each thread */
 #define MANAGER_LINK_OUT_BYTES_MAX 65536
 #define MANAGER_LINK_ADDRESSES_MAX 16
 

@@ -16,6 +16,8 @@ static const struct conf_option options[] = {
       .help = "addresses of the managers" },
     { "source-address", CONF_STRING, offsetof(struct settings, source), .check = addr_check_ip,
       .help = "address that connections to others come from; default: the kernel chooses" },
+    { "state-dir", CONF_STRING, offsetof(struct settings, state_dir), .min = 1,
+      .help = "what is kept for a start without managers; default: $STATE_DIRECTORY, or nothing" },
     { "threads", CONF_UINT, offsetof(struct settings, threads), .min = 1, .max = THREADS_MAX,
       .default_value = "auto", .word = "auto", .word_value = 0,
       .help = "threads that serve clients; auto: one per processor, at most 4" },

@@ -18,6 +18,7 @@ struct settings {
     struct conf_list listen;
     struct conf_list manager;
     char *source;     /* NULL: the kernel chooses */
+    char *state_dir;  /* NULL: $STATE_DIRECTORY, or nothing is kept */
     uint64_t threads; /* 0: as many as there are processors, at most THREADS_DEFAULT_MAX */
     uint64_t max_value_bytes;
     uint64_t max_connections;
