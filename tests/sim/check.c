@@ -286,7 +286,8 @@ static void member_check(struct sim *s, const struct server *sv, uint16_t partit
     const struct partition_check *pc = &s->check->p[partition];
     struct replica_info info = { 0 };
 
-    if (s->check->r[sv->index][partition].distrusts || check_holds(s, sv, partition, pc->top)) {
+    if (s->check->r[sv->index][partition].distrusts || s->check->r[sv->index][partition].lost ||
+        pc->lossy || check_holds(s, sv, partition, pc->top)) {
         return;
     }
     (void) shard_replica_info(sv->shards[partition % sv->n_shards].shard, partition, &info);
@@ -307,6 +308,51 @@ static void members_check(struct sim *s, uint16_t partition)
         if (sv && sv->process.alive && sv->shards[0].shard) {
             member_check(s, sv, partition);
         }
+    }
+}
+
+/* ---- syncs below always ---- */
+
+static void lossy_note(struct sim *s, uint16_t partition)
+{
+    struct partition_check *pc = &s->check->p[partition];
+    bool all = pc->row.n_members > 0;
+
+    for (unsigned i = 0; i < pc->row.n_members; i++) {
+        const struct server *sv = server_of_number(s, pc->row.members[i]);
+        all = all && sv && s->check->r[sv->index][partition].lost;
+    }
+    if (all && !pc->lossy) {
+        sim_trace(s, "partition %u: all members of view %u have lost power", partition,
+                  pc->row.view);
+        s->counts.lossy++;
+        pc->lossy = true;
+    }
+}
+
+void check_lost(struct sim *s, const struct server *sv)
+{
+    for (uint32_t p = 0; p < s->setup.partitions; p++) {
+        s->check->r[sv->index][p].lost = true;
+        s->check->r[sv->index][p].durable_view = 0;
+        lossy_note(s, (uint16_t) p);
+    }
+}
+
+bool check_is_lossy(const struct sim *s, uint16_t partition)
+{
+    return s->check->p[partition].lossy;
+}
+
+/* It takes part again, with everything. */
+static void lost_ends(struct sim *s, const struct server *sv, const struct replica_info *info)
+{
+    const struct partition_check *pc = &s->check->p[info->partition];
+    bool acts = info->state == REPLICA_PRIMARY || info->state == REPLICA_SECONDARY ||
+                info->state == REPLICA_LEARNER;
+
+    if (acts && info->view == pc->row.view && check_holds(s, sv, info->partition, pc->top)) {
+        s->check->r[sv->index][info->partition].lost = false;
     }
 }
 
@@ -346,6 +392,7 @@ void check_row(struct sim *s, const struct view_row *row)
         pc->row = *row;
         s->counts.views++;
         distrust_ends(s, row);
+        lossy_note(s, row->partition);
         members_check(s, row->partition);
         faults_in_view(s, row);
     }
@@ -355,6 +402,9 @@ static void commit_check(struct sim *s, uint16_t partition, struct name n)
 {
     struct partition_check *pc = &s->check->p[partition];
 
+    if (pc->lossy) {
+        return;
+    }
     if (n.seq > pc->top.seq) {
         commit_extend(s, partition, n);
         if (!s->failed) {
@@ -390,6 +440,9 @@ static void replica_check(struct sim *s, const struct server *sv, const struct r
                  sv->index + 1, info->partition, info->view, old.view, (llu) info->commit.seq,
                  (llu) old.commit.seq);
         return;
+    }
+    if (r->lost) {
+        lost_ends(s, sv, info);
     }
     if (old.complete && !info->complete && info->state != REPLICA_LEARNER) {
         copy_dropped(s, sv, info);

@@ -40,6 +40,7 @@ struct partition_check {
     size_t n_primary;
     size_t cap_primary;
     struct view_row row; /* newest that the managers committed */
+    bool lossy;          /* all members of a view had lost power, and syncs are weak */
 };
 
 /* What a server's replica was seen to be. */
@@ -48,6 +49,7 @@ struct replica_check {
     uint32_t sealed_view; /* that this process reported */
     bool live;            /* info is of the process that runs now */
     bool distrusts; /* its disk lost what it had: nothing is expected of it while it is a member */
+    bool lost;      /* it lost power, syncs were weak, and was not seen to hold everything since */
     struct replica_info info;
 };
 

@@ -58,7 +58,10 @@ static const struct replica_info *info_of(const struct sim *s, uint32_t number, 
     const struct server *sv = server_of_number((struct sim *) s, number);
     const struct replica_check *r = sv ? &s->check->r[sv->index][partition] : NULL;
 
-    return r && r->live && !r->distrusts && r->info.view == view ? &r->info : NULL;
+    return r && r->live && !r->distrusts && !r->lost && r->info.view == view &&
+                   !s->check->p[partition].lossy
+               ? &r->info
+               : NULL;
 }
 
 static void secondary_check(struct sim *s, const struct server *sv, const struct replica_info *info)

@@ -212,8 +212,8 @@ void compactor_synced(struct sim *s, struct shard_process *sp)
 
 void compactor_written(struct sim *s, struct shard_process *sp)
 {
-    if (s->o->plant == PLANT_UNLINK_BEFORE_COPIES && sp->compact_copied && !sp->compact_waits &&
-        !sp->compact_early) {
+    if (s->o->plant == PLANT_UNLINK_BEFORE_COPIES && sp->compact_runs && sp->compact_copied &&
+        !sp->compact_waits && !sp->compact_early) {
         sp->compact_early = true;
         sp->compact_copied = false;
         report(s, sp, 0);

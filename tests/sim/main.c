@@ -89,9 +89,9 @@ static void counts_print(const char *what, const struct counts *c)
         (unsigned long long) c->older, (unsigned long long) c->tails,
         (unsigned long long) c->damaged, (unsigned long long) c->stops);
     printf("%s: %llu stops after all was handed over, %llu disks lost what they had, %llu copies "
-           "were dropped\n",
+           "were dropped, %llu partitions were too unlucky for weak syncs\n",
            what, (unsigned long long) c->left, (unsigned long long) c->distrusts,
-           (unsigned long long) c->copies_dropped);
+           (unsigned long long) c->copies_dropped, (unsigned long long) c->lossy);
     printf("%s: asked for views: %llu anew, %llu removals, %llu resignations, %llu promotions\n",
            what, (unsigned long long) c->reconfigs[RECONFIG_RENEW],
            (unsigned long long) c->reconfigs[RECONFIG_REMOVE],

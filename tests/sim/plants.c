@@ -220,21 +220,6 @@ bool plant_sealing(struct sim *s, struct server *sv, const struct msg_at *seal)
 
 /* ---- learners ---- */
 
-/* The first sign of a learner is taken for its word that it is complete. */
-static void learned_forge(struct sim *s, struct shard_process *sp, const struct shard_event *ack)
-{
-    struct shard_event e = { .kind = SHARD_LEARNED,
-                             .from = ack->from,
-                             .incarnation = ack->incarnation };
-    struct replica_info info;
-
-    if (shard_replica_info(sp->shard, ack->note.partition, &info) == 0 &&
-        info.view == ack->note.view) {
-        e.learned = (struct msg_learned){ info.partition, info.view, info.commit.seq, info.digest };
-        shard_run(s, sp, &e);
-    }
-}
-
 struct late_promotion {
     uint64_t conn;
     struct msg_reconfig reconfig;
@@ -262,39 +247,6 @@ void plant_promotion(struct sim *s, uint64_t conn, const struct msg_reconfig *r)
     *p = (struct late_promotion){ conn, *r };
     sim_after(s, sim_between(s, 0, 4 * USEC_PER_SEC), &s->manager.process, promoted_late, NULL, 0,
               p);
-}
-
-/* ---- leases ---- */
-
-static void forged_grants(struct sim *s, struct event *e)
-{
-    struct message *m = e->data;
-
-    shard_run(s, e->who, &m->event);
-}
-
-/* The primary grants itself what it asks of learners. */
-void plant_leases(struct sim *s, struct shard_process *sp, const struct action *a)
-{
-    struct message *m;
-    struct msg_lease *v;
-
-    if (s->o->plant != PLANT_ADMIT_INCOMPLETE) {
-        return;
-    }
-    m = shard_message(SHARD_GRANTS, a->leases.n * sizeof(*v));
-    v = (struct msg_lease *) m->bytes;
-    m->event.from = a->server;
-    m->event.leases.sent_usec = a->leases.sent_usec;
-    m->event.leases.v = v;
-    for (size_t i = 0; i < a->leases.n; i++) {
-        struct replica_info info;
-        if (shard_replica_info(sp->shard, a->leases.v[i].partition, &info) == 0 &&
-            is_learner(&info, a->server)) {
-            v[m->event.leases.n++] = a->leases.v[i];
-        }
-    }
-    sim_after(s, 1, &sp->server->process, forged_grants, sp, 0, m);
 }
 
 /* ---- reads ---- */
@@ -346,8 +298,6 @@ bool plant_receive(struct sim *s, struct link *l, struct shard_process *sp, stru
     }
     if (s->o->plant == PLANT_ACK_SEALED && m->event.kind == SHARD_PREPARE) {
         ack_sealed(s, sp, &m->event);
-    } else if (s->o->plant == PLANT_ADMIT_INCOMPLETE && m->event.kind == SHARD_CATCHUP_ACK) {
-        learned_forge(s, sp, &m->event);
     } else if (s->o->plant == PLANT_LEASE_FROM_GRANT && m->event.kind == SHARD_GRANTS) {
         m->event.leases.sent_usec = server_clock(s, sp->server).boot_usec;
     }

@@ -56,21 +56,6 @@ static void held_release(struct sim *s, struct shard_process *sp)
     sp->n_held = 0;
 }
 
-/* The log says by itself which copies count. */
-static void distrust_synced(struct shard_process *sp)
-{
-    struct server *sv = sp->server;
-    bool all = true;
-
-    sp->synced = true;
-    for (uint32_t i = 0; i < sv->n_shards; i++) {
-        all = all && sv->shards[i].synced;
-    }
-    if (all) {
-        sv->super.distrust = sv->super_durable.distrust = false;
-    }
-}
-
 static void synced(struct sim *s, struct event *e)
 {
     struct shard_process *sp = e->who;
@@ -81,7 +66,6 @@ static void synced(struct sim *s, struct event *e)
     sp->syncing = false;
     sp->synced_group = e->number;
     check_synced(s, sp);
-    distrust_synced(sp);
     checkpoints_synced(s, sp);
     if (next != 0) {
         sp->queued_group = 0;
@@ -210,7 +194,6 @@ static void send_leases(struct sim *s, struct shard_process *sp, const struct ac
     const struct server *to = server_of_number(s, a->server);
     size_t bytes = a->leases.n * sizeof(*a->leases.v);
 
-    plant_leases(s, sp, a);
     for (uint32_t j = 0; to && j < to->n_shards; j++) {
         struct message *m = shard_message(SHARD_LEASES, bytes);
         struct msg_lease *v = (struct msg_lease *) m->bytes;
@@ -597,11 +580,28 @@ void shard_run(struct sim *s, struct shard_process *sp, const struct shard_event
     }
 }
 
+/* What the log says by itself, and what newer views have mended, needs no mark any more. */
+static void believe(struct server *sv)
+{
+    uint32_t distrusted = 0;
+    uint32_t untrusted = 0;
+
+    for (uint32_t i = 0; i < sv->n_shards; i++) {
+        struct shard_counts c;
+        shard_count(sv->shards[i].shard, &c);
+        distrusted += c.distrusted;
+        untrusted += c.untrusted;
+    }
+    sv->super.distrust = sv->super_durable.distrust = sv->super.distrust && distrusted > 0;
+    sv->super.doubt = sv->super_durable.doubt = sv->super.doubt && untrusted > 0;
+}
+
 static void ticks(struct sim *s, struct event *e)
 {
     struct shard_process *sp = e->who;
 
     shard_run(s, sp, &(struct shard_event){ .kind = SHARD_TICK });
+    believe(sp->server);
     sim_after(s, faults_tick(s, SHARD_TICK_USEC), &sp->server->process, ticks, sp, 0, NULL);
 }
 

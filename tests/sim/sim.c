@@ -240,6 +240,12 @@ static void finish(struct sim *s)
     }
 }
 
+/* R11: where two copies are wanted and a disk is lost early, one waits for ever. */
+static bool is_stuck(const struct sim *s)
+{
+    return s->setup.min_replicas_auto > 1 && s->counts.distrusts > 0;
+}
+
 void sim_run(struct sim *s, uint64_t seed, const struct options *o)
 {
     *s = (struct sim){ .o = o, .seed = seed, .rng = { seed } };
@@ -253,7 +259,7 @@ void sim_run(struct sim *s, uint64_t seed, const struct options *o)
     if (!s->failed) {
         finish(s);
     }
-    if (!s->failed && s->counts.writes_ok == 0) {
+    if (!s->failed && s->counts.writes_ok == 0 && !is_stuck(s)) {
         sim_fail(s, "no write was acknowledged: the run tested nothing");
     }
 }

@@ -84,7 +84,6 @@ struct shard_process {
     uint32_t index;
     bool turn_due;
     bool syncing;
-    bool synced;           /* its log, once at least */
     uint64_t sync_group;   /* of the sync under way */
     uint64_t queued_group; /* of the one after it; 0: none */
     uint64_t early_group;  /* the core was told of it too early, by a planted bug */
@@ -145,6 +144,7 @@ struct superblock {
     struct incarnation incarnation; /* of this process */
     bool compacted;                 /* the log alone is not everything any more */
     bool clean;                     /* the last process stopped in order */
+    bool doubt;                     /* answered writes may have been lost here (R7) */
     bool distrust;          /* nothing on this disk counts, until the log says so itself (R15) */
     uint32_t first_segment; /* of this start: numbers are never used again */
     uint32_t number;
@@ -286,6 +286,10 @@ void check_server_gone(struct sim *s, const struct server *sv);
 void check_row(struct sim *s, const struct view_row *row);
 /* How many members the partition's newest view has. */
 unsigned check_members(const struct sim *s, uint16_t partition);
+/* The power went, with a sync mode below always: it may lack what was answered. */
+void check_lost(struct sim *s, const struct server *sv);
+/* Did all members of a view lose power so? Then answered writes may be gone (R7). */
+bool check_is_lossy(const struct sim *s, uint16_t partition);
 /* Its disk lost what it had: what it holds counts for nothing while it is a member still. */
 void check_distrusts(struct sim *s, const struct server *sv);
 /* Has every partition another copy that counts, at a server that runs? */
@@ -412,7 +416,7 @@ struct setup {
     bool damage; /* some generations are damaged */
     bool shards_change;
     bool slow_syncs;
-    bool weak_sync;        /* what is written counts as durable; the power never fails then */
+    bool weak_sync;        /* what is written counts as durable */
     bool confirm;          /* read-mode = confirm */
     bool distrust;         /* some starts find that their disk lost what it had */
     uint64_t failure_usec; /* of the manager */
@@ -458,6 +462,7 @@ struct counts {
     uint64_t tails;          /* entries in tails of checkpoints that were loaded */
     uint64_t stops;          /* clean ones */
     uint64_t left;           /* of them, after all was handed over */
+    uint64_t lossy;          /* partitions whose members all lost power, with weak syncs */
     uint64_t copies_dropped; /* of members, because they can't be read */
     uint64_t distrusts;      /* starts that found their disk emptied */
     uint64_t victims;        /* segments that were compacted and removed */
@@ -655,8 +660,6 @@ bool plant_receive(struct sim *s, struct link *l, struct shard_process *sp, stru
 bool plant_sealing(struct sim *s, struct server *sv, const struct msg_at *seal);
 /* Before the manager hears what a server asks for. */
 void plant_promotion(struct sim *s, uint64_t conn, const struct msg_reconfig *r);
-/* Before leases are asked for. */
-void plant_leases(struct sim *s, struct shard_process *sp, const struct action *a);
 /* wraps.c: planted bugs inside of the core. */
 void wraps_begin(struct sim *s);
 /* After a prepare was taken. */

@@ -83,7 +83,7 @@ void server_shard_options(struct sim *s, struct server *sv, uint32_t shard, uint
         .replica_usec = s->setup.silence_usec,
         .confirm = s->setup.confirm,
         .distrusted = sv->super.distrust,
-        .untrusted = s->setup.weak_sync && !sv->super.clean && sv->super.start > 1,
+        .untrusted = sv->super.doubt,
         .index_open = plant_index_open,
         .index_ctx = s,
         .read = log_read,
@@ -169,7 +169,6 @@ static void super_begun(struct sim *s, struct event *e)
     struct server *sv = e->who;
 
     sv->super_durable = sv->super;
-    sv->super_durable.clean = false;
     if (sv->super.number != 0) {
         shards_make(s, sv);
         if (!s->failed) {
@@ -187,6 +186,8 @@ static void super_begin(struct sim *s, struct server *sv)
     struct superblock *b = &sv->super;
 
     incarnation_begin(&b->incarnation, rng_u64(&s->rng));
+    b->doubt = b->doubt || (s->setup.weak_sync && !b->clean && b->start > 0);
+    b->clean = false;
     b->start++;
     b->first_segment = MAX_OF(b->first_segment, sv->highest_segment) + 1;
     super_write(s, sv, super_begun, NULL);
@@ -386,7 +387,9 @@ static void power_loss(struct sim *s, struct server *sv)
 /* power: what was not synced may be lost; else only the process is gone. */
 void server_crash(struct sim *s, struct server *sv, bool power)
 {
-    power = power && !s->setup.weak_sync;
+    if (power && s->setup.weak_sync) {
+        check_lost(s, sv);
+    }
     if (!sv->process.alive) {
         if (power) {
             power_loss(s, sv);

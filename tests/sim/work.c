@@ -336,7 +336,8 @@ static void count_check(struct sim *s, const struct key *k, const struct lin_op 
 {
     uint64_t n;
 
-    if (last->result != RESULT_VALUE || (k->kind != KEY_COUNTER && k->kind != KEY_ELEMENTS)) {
+    if (check_is_lossy(s, k->partition) || last->result != RESULT_VALUE ||
+        (k->kind != KEY_COUNTER && k->kind != KEY_ELEMENTS)) {
         return;
     }
     if (k->kind == KEY_COUNTER) {

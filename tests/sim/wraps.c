@@ -157,6 +157,24 @@ void __wrap_session_record(struct session_table *t, const struct op_id *op,
 
 /* ---- R17 ---- */
 
+void __real_learner_acked(struct shard *s, struct replica *r, uint32_t from,
+                          const struct msg_at *at);
+void __wrap_learner_acked(struct shard *s, struct replica *r, uint32_t from,
+                          const struct msg_at *at);
+void __wrap_learner_acked(struct shard *s, struct replica *r, uint32_t from,
+                          const struct msg_at *at)
+{
+    struct member *m;
+
+    __real_learner_acked(s, r, from, at);
+    m = replica_member(r, from);
+    if (planted(PLANT_ADMIT_INCOMPLETE) && m && replica_is_learner(r, m) && m->begun) {
+        m->taught = m->learned = m->agrees = true;
+        m->granted_usec = s->now.boot_usec;
+        m->incarnation = server_of_number(world, from)->super.incarnation.counter;
+    }
+}
+
 void __real_compaction_gone(struct shard *s, struct replica *r, uint64_t seq, const uint8_t *key,
                             size_t key_len);
 void __wrap_compaction_gone(struct shard *s, struct replica *r, uint64_t seq, const uint8_t *key,
