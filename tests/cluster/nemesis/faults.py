@@ -273,6 +273,19 @@ def wipe_server(nemesis):
     return lambda: nemesis.start(p)
 
 
+def clone_must_end(server, copy):
+    copy.start()
+    try:
+        status = copy.wait(60)
+        true(status > 0, f"the clone of {server.name} ended with {status}")
+        true("registered as server" not in copy.read_log(), f"the clone took the place of {server.name}")
+    except AssertionError:
+        copy.show_log()
+        raise
+    finally:
+        copy.kill9()
+
+
 @fault(weight=1, longest=0.1, claims=ALL)
 def clone(nemesis):
     """A copy of a data directory is started elsewhere after its server went on: it must be refused."""
@@ -282,30 +295,19 @@ def clone(nemesis):
     copy = nemesis.cluster.make_clone(p, os.path.join(nemesis.cluster.dir, "clone"))
     nemesis.start(p)
     wait_for(lambda: nemesis.cluster.is_up(p), 60, f"{p.name} is registered again")
-    copy.start()
-    try:
-        status = copy.wait(60)
-        true(status > 0, f"the clone of {p.name} ended with {status}")
-        true("clone or runs on restored data" in copy.read_log(), f"the clone of {p.name} does not say what it is")
-    except AssertionError:
-        copy.show_log()
-        raise
-    finally:
-        copy.kill9()
+    clone_must_end(p, copy)
     return lambda: None
 
 
-@fault(weight=1, longest=0.1, claims=ALL, needs="live-clone")
+@fault(weight=1, longest=0.1, claims=ALL)
 def clone_running(nemesis):
-    """A copy of the data of a server that runs: the copy must be refused, and the server goes on."""
+    """A copy of the data of a server that runs: the server goes on, the copy is refused."""
     p = nemesis.choose(nemesis.cluster.servers)
+    wait_for(lambda: nemesis.cluster.is_up(p), 60, f"{p.name} is registered")
     nemesis.say(f"clone {p.name}, which runs")
-    copy = nemesis.cluster.make_clone(p, os.path.join(nemesis.cluster.dir, "clone"))
-    copy.start()
-    time.sleep(nemesis.rng.choice((1, 3)))
+    copy = nemesis.cluster.make_clone(p, os.path.join(nemesis.cluster.dir, "clone"), moving=True)
+    clone_must_end(p, copy)
     true(p.alive(), f"{p.name} ended when a copy of it started")
-    true("registered as server" not in copy.read_log(), f"the copy of {p.name} took its place")
-    copy.kill9()
     return lambda: None
 
 

@@ -128,9 +128,7 @@ class Nemesis:
 
     def fits(self, fault):
         claimed = {f.claims for _, f, _ in self.active}
-        if faults.ALL in claimed or (fault.claims == faults.ALL and self.active):
-            return False
-        return not (fault.claims == faults.LINKS and faults.LINKS in claimed)
+        return faults.ALL not in claimed and not (fault.claims == faults.LINKS and faults.LINKS in claimed)
 
     def strike(self):
         self.drawn += 1
@@ -141,6 +139,8 @@ class Nemesis:
         seconds = self.rng.choice([d for d in DURATIONS if d <= longest])
         if not self.fits(fault):
             return
+        if fault.claims == faults.ALL:
+            self.end_all()
         begin = time.monotonic()
         try:
             undo = fault.function(self)
@@ -154,6 +154,10 @@ class Nemesis:
         self.active.remove(entry)
         entry[2]()
         self.say(f"{entry[1].name} is over")
+
+    def end_all(self):
+        for entry in list(self.active):
+            self.end_fault(entry)
 
     def check_processes(self):
         for p in self.cluster.processes():
@@ -170,8 +174,7 @@ class Nemesis:
                 self.strike()
                 strike_at = time.monotonic() + self.rng.uniform(0.2, 3)
             time.sleep(0.05)
-        for entry in list(self.active):
-            self.end_fault(entry)
+        self.end_all()
         self.check_processes()
 
     # ---- telling

@@ -104,10 +104,12 @@ class RelayedCluster(Cluster):
 
     # ---- a copy of a server
 
-    def make_clone(self, server, folder):
-        """A process on a copy of the server's data, as it lies there now; not started."""
+    def make_clone(self, server, folder, moving=False):
+        """A process on a copy of the server's data, as it lies there now; not started. Files may vanish
+        meanwhile when it is `moving`."""
         shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run(["cp", "-a", self.data_dir(server), folder], check=True, timeout=60)
+        done = subprocess.run(["cp", "-a", self.data_dir(server), folder], capture_output=True, text=True, timeout=60)
+        true(done.returncode == 0 or moving, f"cp: {done.stderr}")
         (port,) = free_ports(1)
         clone = self.make_server(f"{server.name}-clone", port, data_dir=folder)
         clone.set_option("name", server.name)
