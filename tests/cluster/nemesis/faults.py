@@ -72,6 +72,15 @@ def kill_manager(nemesis):
     return kill(nemesis, nemesis.cluster.leader())
 
 
+@fault(weight=2, longest=10)
+def kill_managers(nemesis):
+    """Two of them, so that nothing can be decided, or all."""
+    managers = nemesis.cluster.managers
+    struck = nemesis.choose(managers, nemesis.rng.choice((len(managers) // 2 + 1, len(managers))))
+    undos = [kill(nemesis, p) for p in struck]
+    return lambda: [undo() for undo in undos]
+
+
 @fault(weight=2, longest=5)
 def kill_gateway(nemesis):
     return kill(nemesis, nemesis.choose(nemesis.cluster.gateways))

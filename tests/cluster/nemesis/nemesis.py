@@ -79,6 +79,10 @@ class NemesisCluster(RelayedCluster):
         return any(s["name"] == server.name and s["up"] for s in self.status()["servers"])
 
     def leader(self):
+        """The manager that leads; any while none does."""
+        for p, said in zip(self.managers, self.status().get("managers", [])):
+            if said["state"] == "leads" and p.alive():
+                return p
         return self.managers[0]
 
 
@@ -221,7 +225,7 @@ def make_cluster():
         "disk-reserve": "16MiB",
         **dict(word.split("=", 1) for word in os.environ.get("SERVER_OPTIONS", "").split()),
     }
-    cluster = NemesisCluster(servers=5, replicas=3, server_options=options)
+    cluster = NemesisCluster(managers=3, servers=5, replicas=3, server_options=options)
     if os.environ.get(faults.INSIDE):
         own_disk(cluster.data_dir(cluster.servers[0]), faults.DISK_MIB)
     if os.path.exists(cluster.preload):

@@ -63,7 +63,6 @@ class RelayedCluster(Cluster):
         (self.gateway2_port,) = free_ports(1)
         self.gateway2 = self.add(self.make_gateway("gateway2", self.gateway2_port))
         self.gateways = [self.gateway, self.gateway2]
-        self.managers = [self.manager]
         self.nodes = {p.name: p for p in self.processes()}
         self.addresses = {}  # where others connect to: the doors of the relay
         self.wire()
@@ -81,6 +80,10 @@ class RelayedCluster(Cluster):
         managers = ",".join(self.addresses[p.name] for p in self.managers)
         for p in self.servers + self.gateways:
             p.set_option("manager", managers)
+        if len(self.managers) > 1:
+            for p in self.managers:
+                p.set_option("managers", managers)
+                p.set_option("advertise", self.addresses[p.name])
         for p in self.servers:
             p.set_option("advertise", self.addresses[p.name])
 
