@@ -12,6 +12,10 @@ import time
 
 from cluster import diag, true, wait_for
 
+class NoTarget(Exception):
+    """There is nothing now that this fault may strike."""
+
+
 DISK_MIB = 192  # of the server with a disk of its own
 LINKS, PROCESSES, ALL = "links", "processes", "all"  # what a fault must have for itself
 
@@ -271,11 +275,38 @@ def failing_sync(nemesis):
     return undo
 
 
-@fault(weight=1, longest=5, claims=ALL, needs="wipe")
+def all_copies_are_there(nemesis):
+    """Nothing may be lost before what was lost is there again."""
+    if not nemesis.cluster.is_whole():
+        raise NoTarget
+
+
+@fault(weight=2, longest=3, claims=ALL)
+def rot(nemesis):
+    """Bits flip in the log of a server that was killed: it must find out, at its start or when it reads them."""
+    all_copies_are_there(nemesis)
+    p = nemesis.choose(nemesis.cluster.servers)
+    nemesis.harm(p, f"rot in {p.name}")
+    p.kill9()
+    folder = os.path.join(nemesis.cluster.data_dir(p), "log")
+    name = nemesis.rng.choice(sorted(f for f in os.listdir(folder) if f.endswith(".seg")))
+    with open(os.path.join(folder, name), "r+b") as f:
+        size = f.seek(0, os.SEEK_END)
+        for _ in range(nemesis.rng.choice((1, 1, 20))):
+            at = nemesis.rng.randrange(size)
+            f.seek(at)
+            byte = f.read(1)[0] ^ (1 << nemesis.rng.randrange(8))
+            f.seek(at)
+            f.write(bytes([byte]))
+    return lambda: nemesis.start(p)
+
+
+@fault(weight=1, longest=5, claims=ALL)
 def wipe_server(nemesis):
     """The machine is there again, its disk is new: a new server, with the name and address of the old one."""
+    all_copies_are_there(nemesis)
     p = nemesis.choose([s for s in nemesis.cluster.servers if s is not nemesis.disk_server])
-    nemesis.can.discard("wipe")  # only one in a run: nothing makes the lost copies anew
+    nemesis.wiped = True  # only one in a run: nothing makes the lost copies anew
     nemesis.harm(p, f"wipe {p.name}")
     p.kill9()
     shutil.rmtree(nemesis.cluster.data_dir(p))
@@ -322,7 +353,7 @@ def clone_running(nemesis):
 
 def abilities(cluster):
     """What this machine can do; tells what is left out."""
-    can = {"wipe"}
+    can = set()
     if os.environ.get(INSIDE):
         can.add("mount")
     else:

@@ -19,14 +19,11 @@ from nemesis.relayed import RelayedCluster, own_disk
 CLIENTS = 16
 CLIENT_PAUSE_USEC = 5000  # on average, between two operations of a client
 SERVE_SEC = 90  # after all is healed
+WHOLE_SEC = 90  # and from then on
 DURATIONS = (0.1, 0.3, 1, 2, 3, 5, 10, 20, 30)
 AT_ONCE = 2  # faults
 PAUSES_TOLD = 5  # the longest ones
 SAMPLE = 150  # keys that are compared on all replicas
-
-
-class NoTarget(Exception):
-    """All that this fault could strike is struck already."""
 
 
 class Load:
@@ -71,12 +68,15 @@ class NemesisCluster(RelayedCluster):
         super().__init__(**options)
 
     def status(self):
-        status, out, err = self.kumoctl("status", "--json")
-        true(out.lstrip().startswith("{"), f"kumoctl status: exit {status}\n{out}{err}")
-        return json.loads(out)
+        """Empty while no manager answers."""
+        out = self.kumoctl("status", "--json")[1]
+        return json.loads(out) if out.lstrip().startswith("{") else {}
 
     def is_up(self, server):
-        return any(s["name"] == server.name and s["up"] for s in self.status()["servers"])
+        return any(s["name"] == server.name and s["up"] for s in self.status().get("servers", []))
+
+    def is_whole(self):
+        return self.status().get("partitions_degraded") == 0
 
     def leader(self):
         """The manager that leads; any while none does."""
@@ -97,6 +97,7 @@ class Nemesis:
         self.sync_trigger = os.path.join(cluster.dir, "fail-fsync")
         self.rng = random.Random(seed)
         self.harmed = set()
+        self.wiped = False
         self.active = []  # (end, fault, undo)
         self.log = []  # (time, words)
         self.times = []  # (name, begin, end) of each fault
@@ -111,12 +112,12 @@ class Nemesis:
     def choose(self, processes, count=None):
         free = [p for p in processes if p not in self.harmed and p.alive()]
         if len(free) < (count or 1):
-            raise NoTarget
+            raise faults.NoTarget
         return self.rng.sample(free, count) if count else self.rng.choice(free)
 
     def harm(self, process, words):
         if process in self.harmed or not process.alive():
-            raise NoTarget
+            raise faults.NoTarget
         self.harmed.add(process)
         self.say(words)
 
@@ -148,7 +149,7 @@ class Nemesis:
         begin = time.monotonic()
         try:
             undo = fault.function(self)
-        except NoTarget:
+        except faults.NoTarget:
             return
         self.counts[fault.name] += 1
         self.times.append([fault.name, begin, begin + seconds])
@@ -271,6 +272,8 @@ def one_round(nemesis, number, seconds, totals):
     try:
         nemesis.run(seconds)
         took = cluster.wait_all_serving(SERVE_SEC)
+        if not nemesis.wiped:
+            wait_for(cluster.is_whole, WHOLE_SEC, "every copy is a member again")
         summary = load.finish(ports, path)
     finally:
         load.kill()
