@@ -67,9 +67,10 @@ static void nap(uint64_t nsec)
 
 static void client_note(struct client *c, bool ok)
 {
-    uint64_t now = mc_now_nsec();
+    uint64_t now;
 
     pthread_mutex_lock(&c->lock);
+    now = mc_now_nsec(); /* not before a mark that is being made */
     if (ok) {
         c->longest_nsec = MAX_OF(c->longest_nsec, now - c->last_ok_nsec);
         c->last_ok_nsec = now;
