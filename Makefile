@@ -261,7 +261,7 @@ deps:
 export KUMO_BUILD := $(abspath $(BUILD))
 export SIMFLAGS
 
-SCRIPTS = $(shell find tests/cluster tests/clients -maxdepth 1 -name 'test_*' -type f -executable 2>/dev/null | sort)
+SCRIPTS = $(shell find tests/cluster tests/clients tests/model -maxdepth 1 -name 'test_*' -type f -executable 2>/dev/null | sort)
 
 # In two steps, since what is installed decides how the rest is built.
 check:
@@ -294,6 +294,10 @@ nemesis: programs tests
 .PHONY: crash
 crash: programs
 	@./tests/crash/crash --cycles $(CYCLES) $(if $(SEED),--seed $(SEED)) $(CRASHFLAGS)
+
+.PHONY: model
+model:
+	@./tests/model/run
 
 up: deps
 	@$(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS)) all
@@ -337,6 +341,7 @@ help:
 	@echo 'make fuzz MINUTES=n [FUZZ=name]   run each fuzzer, or one, for n minutes'
 	@echo 'make crash CYCLES=n [SEED=n] [CRASHFLAGS="--sync os"]   kill -9 under load, n times, against a model'
 	@echo 'make nemesis MINUTES=n [SEED=n]   real processes, faults drawn from a seed, every history judged'
+	@echo 'make model                  the model of replication, all configurations (minutes to an hour; spin)'
 	@echo 'make bench-store [BENCHFLAGS=--quick]   figures of the store; prints, never judges'
 	@echo 'make bench-tls [BENCHFLAGS=ROUNDS]   what the cluster key costs'
 	@echo 'make bench-failover [BENCHFLAGS=--quick]   how long clients wait when something fails'
