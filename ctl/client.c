@@ -87,9 +87,8 @@ static int on_up(struct rpc *rpc, void *ctx, struct mp_reader *answer)
     uint32_t role = l->server == 0 ? ROLE_MANAGER : ROLE_SERVER;
 
     (void) rpc;
-    msg_get_hello(answer, &h);
-    if (answer->failed || h.role != role || h.protocol_min > MSG_PROTOCOL_MAX ||
-        h.protocol_min < MSG_PROTOCOL_MIN) {
+    msg_get_hello_answer(answer, role, &h);
+    if (answer->failed) {
         return -EPROTO;
     }
     l->up = true;
@@ -158,6 +157,22 @@ struct link *client_link_free(struct link *l)
     return NULL;
 }
 
+/* One that was reached and closed at once is tried again until the time is over: it may have too
+ * many connections just now. */
+static int link_dial(struct client *c, struct link *l, const struct addr *addr,
+                     const struct rpc_config *config, uint64_t until_usec)
+{
+    int r;
+
+    do {
+        l->why[0] = '\0';
+        r = rpc_connect(c->loop, addr, config, &l->rpc);
+        r = r < 0 ? r : client_wait(c, &l->up, l, until_usec);
+    } while ((r == -ECONNRESET || r == -EPIPE) && clock_boot_usec() < until_usec &&
+             client_sleep(c, CLIENT_RETRY_USEC) == 0);
+    return r;
+}
+
 /* Connects to one of the addresses that the text means and says hello. */
 static int link_connect(struct client *c, struct link *l, const char *address, uint16_t port,
                         uint64_t until_usec, struct io_error *error)
@@ -177,9 +192,7 @@ static int link_connect(struct client *c, struct link *l, const char *address, u
     for (int i = 0; i < n; i++) {
         uint64_t now = clock_boot_usec();
         uint64_t until = now + (until_usec > now ? (until_usec - now) / (uint64_t) (n - i) : 0);
-        l->why[0] = '\0';
-        r = rpc_connect(c->loop, &addrs[i], &config, &l->rpc);
-        r = r < 0 ? r : client_wait(c, &l->up, l, until);
+        r = link_dial(c, l, &addrs[i], &config, until);
         if (r == 0 || r == -EINTR || r == -EPERM || r == -EPROTO || r == -EKEYREJECTED) {
             return r; /* it was reached: another address won't say otherwise */
         }

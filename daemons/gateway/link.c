@@ -136,11 +136,11 @@ static int on_up(struct rpc *rpc, void *ctx, struct mp_reader *answer)
     const struct hashspace_server *known;
     struct msg_hello h;
 
-    msg_get_hello(answer, &h);
+    msg_get_hello_answer(answer, ROLE_SERVER, &h);
     if (answer->failed) {
         return -EBADMSG;
     }
-    if (h.role != ROLE_SERVER || h.server != l->server) {
+    if (h.server != l->server) {
         log_ratelimit(LOG_LEVEL_WARNING,
                       "at %s there is server number %u, not %s (number %u); trying again",
                       rpc_peer_name(rpc), h.server, server_name(l), l->server);

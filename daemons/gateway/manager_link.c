@@ -338,9 +338,10 @@ static int on_up(struct rpc *rpc, void *ctx, struct mp_reader *answer)
     struct manager_link *m = ctx;
     struct msg_hello h;
 
-    msg_get_hello(answer, &h);
-    if (answer->failed || h.role != ROLE_MANAGER) {
-        log_ratelimit(LOG_LEVEL_ERROR, "there is no manager at %s", rpc_peer_name(rpc));
+    msg_get_hello_answer(answer, ROLE_MANAGER, &h);
+    if (answer->failed) {
+        log_ratelimit(LOG_LEVEL_ERROR, "there is no manager of this release at %s",
+                      rpc_peer_name(rpc));
         return -EBADMSG;
     }
     m->table_wanted = true;

@@ -262,10 +262,16 @@ static int on_up(struct rpc *rpc, void *ctx, struct mp_reader *answer)
     struct msg_register m = {
         .shards = (uint32_t) s->settings->threads,
     };
+    struct msg_hello h;
     struct io_error error;
     struct buf *b;
 
-    (void) answer;
+    msg_get_hello_answer(answer, ROLE_MANAGER, &h);
+    if (answer->failed) {
+        log_ratelimit(LOG_LEVEL_ERROR, "there is no manager of this release at %s",
+                      rpc_peer_name(rpc));
+        return -EPROTO;
+    }
     if (identity_sending(s, &error) < 0) {
         server_fail(s, error.text);
         return -EIO;

@@ -36,11 +36,11 @@ static int on_up(struct rpc *rpc, void *ctx, struct mp_reader *answer)
     const struct peer_address *a = address_find(l->thread, l->server);
     struct msg_hello h;
 
-    msg_get_hello(answer, &h);
+    msg_get_hello_answer(answer, ROLE_SERVER, &h);
     if (!answer->failed && a && h.shards != a->shards) {
         return -EAGAIN; /* it restarted with other threads: the manager's table will say so */
     }
-    if (answer->failed || h.role != ROLE_SERVER || h.server != l->server) {
+    if (answer->failed || h.server != l->server) {
         log_ratelimit(LOG_LEVEL_WARNING, "%s is not the server that it should be",
                       rpc_peer_name(rpc));
         return -EPROTO;

@@ -514,12 +514,17 @@ static void rpc_take(struct rpc *rpc, const uint8_t *p, size_t bytes)
     }
 }
 
-/* As rpc_malformed, with a limit of lines of its own: who has set up a machine wrongly finds the
- * line also while others send garbage. */
-static void rpc_reject_key(struct rpc *rpc, const char *why)
+/* As that of rpc_malformed, with a limit of lines of its own: who has set up a machine wrongly
+ * finds the line also while others send garbage. */
+static void rpc_log_key(const struct rpc *rpc, const char *why)
 {
     log_ratelimit(LOG_LEVEL_WARNING, "closed the connection with %s: %s", conn_peer_name(rpc->conn),
                   why);
+}
+
+static void rpc_reject_key(struct rpc *rpc, const char *why)
+{
+    rpc_log_key(rpc, why);
     rpc_end_with(rpc, -EKEYREJECTED, why);
 }
 
@@ -533,15 +538,29 @@ static bool rpc_met_tls(const struct rpc *rpc, const struct buf *in)
            first <= TLS_FIRST_BYTE_MAX;
 }
 
+/* Who connected under TLS hears why it is closed. */
+static void rpc_answer_tls(struct rpc *rpc)
+{
+    static const char why[] = "it uses TLS and there is no cluster key here: give this process the "
+                              "key file of that cluster (cluster-key)";
+
+    if (!rpc->accepted) {
+        rpc_reject_key(rpc, why);
+        return;
+    }
+    rpc_log_key(rpc, why);
+    buf_append(conn_out(rpc->conn), tls_no_key_alert, sizeof(tls_no_key_alert));
+    conn_mark(rpc->conn);
+    rpc_flush_and_end(rpc, -EKEYREJECTED, why);
+}
+
 static void rpc_on_data(struct conn *conn, void *ctx)
 {
     struct rpc *rpc = ctx;
     struct buf *in = conn_in(conn);
 
     if (rpc_met_tls(rpc, in)) {
-        rpc_reject_key(rpc,
-                       "it uses TLS and there is no cluster key here: give this process the key "
-                       "file of that cluster (cluster-key)");
+        rpc_answer_tls(rpc);
         return;
     }
     while ((rpc->state == RPC_HELLO || rpc->state == RPC_UP) && !rpc->paused && buf_len(in) > 0) {

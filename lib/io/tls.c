@@ -22,6 +22,10 @@
 
 static const unsigned char tls_suite_id[] = { 0x13, 0x01 };
 
+const uint8_t tls_no_key_alert[TLS_NO_KEY_ALERT_BYTES] = {
+    TLS_TYPE_ALERT, 3, 3, 0, 2, SSL3_AL_FATAL, SSL_AD_ACCESS_DENIED
+};
+
 struct tls {
     struct keyring *ring;
     SSL *ssl;
@@ -192,6 +196,10 @@ static int tls_fail_handshake(struct tls *tls, unsigned long code)
         return tls_fail(tls, -EKEYREJECTED,
                         "it uses another cluster key: both sides need the same key file");
     }
+    if (tls->side == TLS_CONNECTS && tls_alert_of(code) == SSL_AD_ACCESS_DENIED) {
+        return tls_fail(tls, -EKEYREJECTED,
+                        "it has no cluster key, and there is one here: give it the key file");
+    }
     if (tls->side == TLS_CONNECTS && tls_alert_of(code) != 0) {
         return tls_fail(tls, -EKEYREJECTED,
                         "it does not accept our cluster key: both sides need the same key file");
@@ -310,13 +318,7 @@ int tls_take_eof(struct tls *tls)
     if (tls->ended || (tls->side == TLS_ACCEPTS && !tls->heard)) {
         return 0; /* who says nothing at all only looked whether somebody listens */
     }
-    if (tls->up) {
-        return tls_fail(tls, -ECONNRESET, "the connection was cut");
-    }
-    return tls_fail(tls, -EKEYREJECTED,
-                    tls->side == TLS_CONNECTS
-                        ? "it closed the connection when TLS began: has it the same cluster key?"
-                        : "it closed the connection before TLS was agreed on");
+    return tls_fail(tls, -ECONNRESET, "the connection was cut");
 }
 
 /* ---- sealing ---- */

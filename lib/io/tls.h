@@ -36,7 +36,7 @@ struct tls *tls_free(struct tls *tls);
  * answered is in tls_out. 0; -EKEYREJECTED: the hands were not shaken; -EBADMSG: afterwards
  * something came that is no TLS under the keys agreed on. tls_why says more. */
 int tls_take(struct tls *tls, const uint8_t *p, size_t bytes, struct buf *in);
-/* The peer's bytes ended. As tls_take; -ECONNRESET: without the record that says so. */
+/* The peer's bytes ended: 0, or -ECONNRESET without the record that says so. */
 int tls_take_eof(struct tls *tls);
 
 /* Seals plain bytes into tls_out, at most TLS_SEAL_BYTES, small pieces together; only when
@@ -53,3 +53,7 @@ bool tls_is_up(const struct tls *tls);
 bool tls_ended(const struct tls *tls);
 /* After an error: what is wrong, and what to do; "" before. */
 const char *tls_why(const struct tls *tls);
+
+/* What a process without a key answers to one that begins TLS: an alert that says so. */
+#define TLS_NO_KEY_ALERT_BYTES 7
+extern const uint8_t tls_no_key_alert[TLS_NO_KEY_ALERT_BYTES];

@@ -79,6 +79,15 @@ void msg_get_hello(struct mp_reader *r, struct msg_hello *ret)
     array_end(r, left);
 }
 
+void msg_get_hello_answer(struct mp_reader *r, uint32_t role, struct msg_hello *ret)
+{
+    msg_get_hello(r, ret);
+    if (!r->failed && (ret->role != role || ret->protocol_min > MSG_PROTOCOL_MAX ||
+                       ret->protocol_min < MSG_PROTOCOL_MIN)) {
+        r->failed = true;
+    }
+}
+
 void msg_put_at(struct buf *b, const struct msg_at *a)
 {
     mp_put_array(b, 3);

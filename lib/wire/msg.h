@@ -122,6 +122,9 @@ struct msg_hello {
 enum msg_lane { LANE_DATA, LANE_LEASES, _LANE_MAX };
 void msg_put_hello(struct buf *b, const struct msg_hello *h);
 void msg_get_hello(struct mp_reader *r, struct msg_hello *ret);
+/* Of the side that connected: an answer from anybody but this role, or in a version that is not
+ * spoken here, is a failed one. */
+void msg_get_hello_answer(struct mp_reader *r, uint32_t role, struct msg_hello *ret);
 
 /* ---- views ---- */
 

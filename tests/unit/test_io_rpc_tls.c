@@ -68,8 +68,8 @@ static void test_refused(void **state)
     check_refused("a", "b", "does not accept our cluster key", "another cluster key");
     check_refused("ab", "cd", "does not accept our cluster key", "another cluster key");
     check_refused("", "a", "no cluster key here", "does not use TLS");
-    check_refused("a", "", "has it the same cluster key", "no cluster key here");
-    check_refused("ab", "", "has it the same cluster key", "no cluster key here");
+    check_refused("a", "", "it has no cluster key", "no cluster key here");
+    check_refused("ab", "", "it has no cluster key", "no cluster key here");
 }
 
 /* Whoever is first to get the new file, in both directions: nobody is refused. */

@@ -376,6 +376,26 @@ static void test_hello_without_lane(void **state)
     assert_int_equal(back.lane, LANE_DATA);
 }
 
+/* Who connected takes an answer of the role that it wants, in a version that it speaks. */
+static void test_hello_answer(void **state)
+{
+    (void) state;
+    for (uint32_t version = 0; version < MSG_PROTOCOL_MAX + 2; version++) {
+        for (uint32_t role = ROLE_MANAGER; role < _ROLE_MAX; role++) {
+            _cleanup_(buf_free) struct buf b = { 0 };
+            struct msg_hello back,
+                h = { .protocol_min = version, .protocol_max = version, .role = role };
+            bool good =
+                role == ROLE_SERVER && version >= MSG_PROTOCOL_MIN && version <= MSG_PROTOCOL_MAX;
+            struct mp_reader r;
+            msg_put_hello(&b, &h);
+            r = mp_reader_of(b.data, buf_len(&b));
+            msg_get_hello_answer(&r, ROLE_SERVER, &back);
+            assert_int_equal(r.failed, !good);
+        }
+    }
+}
+
 /* Keys and values up to their limits, and one byte more. */
 static void test_op_limits(void **state)
 {
@@ -422,10 +442,11 @@ static void test_row_members(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trips), cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_wrong_items), cmocka_unit_test(test_too_many_sessions),
-        cmocka_unit_test(test_refused),     cmocka_unit_test(test_op_limits),
-        cmocka_unit_test(test_row_members), cmocka_unit_test(test_hello_without_lane),
+        cmocka_unit_test(test_round_trips),  cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_wrong_items),  cmocka_unit_test(test_too_many_sessions),
+        cmocka_unit_test(test_refused),      cmocka_unit_test(test_op_limits),
+        cmocka_unit_test(test_row_members),  cmocka_unit_test(test_hello_without_lane),
+        cmocka_unit_test(test_hello_answer),
     };
 
     return cmocka_run_group_tests_name("wire_msg", tests, NULL, NULL);
