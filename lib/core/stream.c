@@ -202,6 +202,14 @@ static bool is_held(struct shard *s, struct replica *r, const struct msg_prepare
     return true;
 }
 
+/* I12: what is committed here was committed under another name there. That can't be, unless copies
+ * lost what they had answered for: nothing is acked, and this one leaves the view. */
+static bool contradicts(const struct replica *r, struct name name)
+{
+    return name.seq <= r->commit.seq && r->n_runs > 0 && name.seq >= r->runs[0].first &&
+           !view_runs_agree(r, name);
+}
+
 void stream_prepare(struct shard *s, struct replica *r, uint32_t from, const struct msg_prepare *m)
 {
     struct entry e;
@@ -215,6 +223,10 @@ void stream_prepare(struct shard *s, struct replica *r, uint32_t from, const str
         return;
     }
     r->heard_usec = r->state == REPLICA_SECONDARY ? s->now.boot_usec : r->heard_usec;
+    if (contradicts(r, e.name)) {
+        replica_reconfig(s, r, RECONFIG_REMOVE, s->o.server, 0);
+        return;
+    }
     held = is_held(s, r, m, &e);
     if (s->halted) {
         return;
