@@ -24,14 +24,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define ROUTE_RETRY_MIN_USEC 2000    /* delay after "not primary" or "busy", doubled… */
-#define ROUTE_RETRY_MAX_USEC 100000  /* …up to this */
-#define ROUTE_SILENT_USEC    1000000 /* who gives no answer for so long may not be primary any more \
-                                      */
-#define ROUTE_TABLE_USEC   100000    /* the hash space is asked for at most this often */
-#define ROUTE_SESSION_USEC 1000000   /* a session is asked for at most this often */
-#define ROUTE_OPS_MAX      (1u << 20) /* largest value of route_limits.ops_max */
-#define ROUTE_TEXT_BYTES   256        /* of route_failure_text */
+/* Who gives no answer for so long may not be primary any more. */
+#define ROUTE_SILENT_USEC 1000000
+
+#define ROUTE_RETRY_MIN_USEC 2000       /* delay after "not primary" or "busy", doubled… */
+#define ROUTE_RETRY_MAX_USEC 100000     /* …up to this */
+#define ROUTE_TABLE_USEC     100000     /* the hash space is asked for at most this often */
+#define ROUTE_SESSION_USEC   1000000    /* a session is asked for at most this often */
+#define ROUTE_OPS_MAX        (1u << 20) /* largest value of route_limits.ops_max */
+#define ROUTE_TEXT_BYTES     256        /* of route_failure_text */
 
 struct route_limits {
     uint64_t timeout_usec;   /* from route_submit to the error; > 0 */
