@@ -4,8 +4,6 @@
 #include "io/log.h"
 #include "server_private.h"
 
-#include "base/cleanup.h"
-
 #define MIB (1024.0 * 1024.0)
 
 void counts_sum(const struct server *s, struct shard_counts *ret)
@@ -27,29 +25,25 @@ void counts_sum(const struct server *s, struct shard_counts *ret)
     }
 }
 
-static void over(const struct server *s, const struct shard_counts *c)
-{
-    const struct learning *l = &s->learning;
-
-    log_info("%u partitions are caught up: %.1f MiB came from other servers in %.1f s; this "
-             "server is a member of %u partitions",
-             l->most, (double) (c->learnt_bytes - l->bytes) / MIB,
-             (double) (clock_boot_usec() - l->began_usec) / 1e6, c->members);
-}
-
 static void learning_look(struct server *s, const struct shard_counts *c)
 {
     struct learning *l = &s->learning;
 
-    if (l->most == 0 && c->learning > 0) {
-        l->began_usec = clock_boot_usec();
-        l->bytes = c->learnt_bytes;
+    if (!l->running && c->learning > 0) {
+        l->running = true;
         log_info("%u partitions are to be caught up from other servers", c->learning);
-    } else if (l->most > 0 && c->learning == 0) {
-        over(s, c);
-        l->most = 0;
     }
-    l->most = MAX_OF(l->most, c->learning);
+    if (c->learning > 0) {
+        return;
+    }
+    if (l->running || c->learnt_bytes > l->bytes) { /* a short one is over before it is seen */
+        log_info("caught up with other servers: %.1f MiB came in %.1f s; a member of %u partitions",
+                 (double) (c->learnt_bytes - l->bytes) / MIB,
+                 (double) (clock_boot_usec() - l->began_usec) / 1e6, c->members);
+    }
+    l->running = false;
+    l->bytes = c->learnt_bytes;
+    l->began_usec = clock_boot_usec();
 }
 
 /* Told when nothing more was sent since the last look: one line for all. */

@@ -70,9 +70,9 @@ struct drain {
 
 /* Catch-ups of partitions here, and of other servers'. learning.c */
 struct learning {
-    uint32_t most; /* partitions at a time; 0: none is caught up here */
-    uint64_t began_usec;
-    uint64_t bytes; /* that had come before */
+    bool running;        /* partitions are caught up here */
+    uint64_t began_usec; /* or when it was seen last that none is */
+    uint64_t bytes;      /* that had come before */
     uint64_t taught_seen;
     uint64_t taught_told;
 };
