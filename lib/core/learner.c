@@ -247,7 +247,7 @@ static void lesson_begin(struct shard *s, struct replica *r, struct member *m)
     l->server = m->server;
     l->source = source;
     l->number = l->acked = ++s->lesson_ids << LESSON_SHIFT;
-    l->moved_usec = s->now.boot_usec;
+    l->moved_usec = m->heard_usec = s->now.boot_usec; /* it may have waited long for its turn */
     m->lesson = l;
     piece_send(s, l, CATCHUP_START, b);
     m->streams = true; /* what is behind m follows at once */
@@ -354,7 +354,7 @@ void learner_learned(struct shard *s, struct replica *r, const struct shard_even
     struct member *m = replica_member(r, e->from);
 
     if (!m || !replica_is_learner(r, m) || !replica_is_primary(r) || e->learned.view != r->view ||
-        !m->taught || e->learned.commit_seq > r->commit.seq) {
+        !m->taught || !m->streams || e->learned.commit_seq > r->commit.seq) {
         return; /* or of an earlier attempt */
     }
     m->heard_usec = s->now.boot_usec;
@@ -388,7 +388,7 @@ static void learner_care(struct shard *s, struct replica *r, struct member *m)
         lesson_free(s, m->lesson);
         m->streams = m->begun = false; /* it asks again */
     }
-    if (!m->joint && m->streams && s->now.boot_usec - m->heard_usec >= LESSON_USEC) {
+    if (!m->joint && !m->lesson && m->streams && s->now.boot_usec - m->heard_usec >= LESSON_USEC) {
         m->streams = m->begun = m->taught = m->learned = m->agrees = false;
     }
     if (!m->joint && joint_allowed(s, r, m)) {

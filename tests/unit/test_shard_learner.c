@@ -119,6 +119,27 @@ static void test_stream_meanwhile(void **state)
     assert_same(g);
 }
 
+/* It waited for its turn so long that it seems silent when it has only begun: the stream goes on
+ * all the same. */
+static void test_turn_comes_late(void **state)
+{
+    struct rig *g = *state;
+
+    rig_view(g, 3, 2, "12+3");
+    rig_sync(g, 3);
+    rig_deliver_all(g, ACTION_CATCHUP_ASK, 3, 1);
+    g->boot_usec += 3000000;
+    rig_turn(g, 1);
+    rig_tick(g, 1, 3000000);
+    rig_run(g, "123");
+    assert_true(rig_info(g, 3).complete);
+    set(g, "d", "3");
+    rig_run(g, "123");
+    tick_all(g, SHARD_LEASE_USEC);
+    assert_same(g);
+    joint(g);
+}
+
 /* A piece was lost: it is asked for again, from the beginning. */
 static void test_lost_piece(void **state)
 {
@@ -374,19 +395,11 @@ static void test_distrust_returns(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_returns),
-        TEST(test_stream_meanwhile),
-        TEST(test_lost_piece),
-        TEST(test_restarts_unheard),
-        TEST(test_commit_before_durable),
-        TEST(test_lost_prepare),
-        TEST(test_no_manager),
-        TEST(test_joint),
-        TEST(test_withdrawn),
-        TEST(test_joint_restarts),
-        TEST(test_stale_words),
-        TEST(test_distrust),
-        TEST(test_distrust_returns),
+        TEST(test_returns),      TEST(test_stream_meanwhile), TEST(test_turn_comes_late),
+        TEST(test_lost_piece),   TEST(test_restarts_unheard), TEST(test_commit_before_durable),
+        TEST(test_lost_prepare), TEST(test_no_manager),       TEST(test_joint),
+        TEST(test_withdrawn),    TEST(test_joint_restarts),   TEST(test_stale_words),
+        TEST(test_distrust),     TEST(test_distrust_returns),
     };
 
     return cmocka_run_group_tests_name("shard_learner", tests, NULL, NULL);
