@@ -451,8 +451,20 @@ void replica_commit_to(struct shard *s, struct replica *r, uint64_t seq)
     }
 }
 
+/* R5: the view's own entry. Of a view of this server alone it commits at once, and a restarted
+ * process takes it for the proof that nobody holds a lease from here (R10): there it waits until
+ * that is true. */
+static void begin_view(struct shard *s, struct replica *r)
+{
+    if (r->state == REPLICA_RECONCILING && r->last.view < r->view &&
+        (r->n_members > 1 || s->now.boot_usec >= r->act_usec)) {
+        propose_noop(s, r);
+    }
+}
+
 void replica_serve(struct shard *s, struct replica *r)
 {
+    begin_view(s, r);
     if (r->state == REPLICA_RECONCILING && r->commit.view == r->view &&
         s->now.boot_usec >= r->act_usec) {
         sm_move(&replica_sm, &r->state, REPLICA_PRIMARY); /* R5, R10 */
@@ -647,7 +659,7 @@ static void enter_primary(struct shard *s, struct replica *r)
         r->members[i].heard_usec = s->now.boot_usec;
         stream_resend(s, r, r->members[i].server, r->commit.seq); /* R5: the whole tail… */
     }
-    propose_noop(s, r); /* …then a no-op */
+    begin_view(s, r); /* …then a no-op */
     if (r->n_members > 1) {
         lease_want(s, r);
     }

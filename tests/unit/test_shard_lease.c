@@ -101,12 +101,36 @@ static void test_promise(void **state)
     rig_view(g, 2, 2, "2+1");
     rig_run(g, "2");
     rig_assert_state(g, 2, REPLICA_RECONCILING);
-    rig_assert_name(rig_info(g, 2).commit, 2, 2);
     pass(g, PROMISE_USEC - 1);
     tick(g, 2);
+    rig_run(g, "2");
     rig_assert_state(g, 2, REPLICA_RECONCILING);
     pass(g, 1);
     tick(g, 2);
+    rig_run(g, "2");
+    rig_assert_name(rig_info(g, 2).commit, 2, 2);
+    rig_assert_state(g, 2, REPLICA_PRIMARY);
+}
+
+/* One that restarts while it waits for that has not been alone: the old primary reads on. */
+static void test_promise_and_restart(void **state)
+{
+    struct rig *g = *state;
+
+    g->loses_leases = true;
+    rig_view(g, 2, 2, "2+1");
+    rig_run(g, "2");
+    pass(g, SHARD_COMMIT_USEC);
+    tick(g, 2); /* what is committed is noted */
+    rig_sync(g, 2);
+    rig_restart(g, 2);
+    tick(g, 2);
+    rig_view(g, 2, 3, "2+1");
+    rig_run(g, "2");
+    rig_assert_state(g, 2, REPLICA_RECONCILING);
+    pass(g, PROMISE_USEC);
+    tick(g, 2);
+    rig_run(g, "2");
     rig_assert_state(g, 2, REPLICA_PRIMARY);
 }
 
@@ -123,6 +147,7 @@ static void test_promise_of_earlier_view(void **state)
     rig_assert_state(g, 2, REPLICA_RECONCILING);
     pass(g, PROMISE_USEC);
     tick(g, 2);
+    rig_run(g, "2");
     rig_assert_state(g, 2, REPLICA_PRIMARY);
 }
 
@@ -166,6 +191,7 @@ static void test_restart_waits(void **state)
     rig_assert_state(g, 2, REPLICA_RECONCILING);
     pass(g, PROMISE_USEC);
     tick(g, 2);
+    rig_run(g, "2");
     rig_assert_state(g, 2, REPLICA_PRIMARY);
     rig_kv(g, 2, OP_SET, "a", "1");
     rig_run(g, "2");
@@ -311,6 +337,7 @@ int main(void)
         TEST(test_counts_from_asking),
         TEST(test_parked_and_view),
         TEST(test_promise),
+        TEST(test_promise_and_restart),
         TEST(test_promise_of_earlier_view),
         TEST(test_give_back),
         TEST(test_late_give_back),
