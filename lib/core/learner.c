@@ -181,19 +181,30 @@ static void lesson_read(struct shard *s, struct lesson *l)
     a->read.bytes = l->read_bytes;
 }
 
+/* The copy here can't be read: who learns from it never gets it all, but others have theirs
+ * (R15). */
+static void lesson_fails(struct shard *s, struct lesson *l)
+{
+    struct action *a = actions_add(s->out, ACTION_DAMAGED);
+    struct replica *r = l->r;
+
+    a->damaged.at = l->read_at;
+    a->damaged.partition = r->partition;
+    lesson_free(s, l);
+    if (replica_is_primary(r) && r->n_members > 1 && lease_holds(s, r)) {
+        replica_distrust(s, r);
+    }
+}
+
 /* Sends the next piece. Returns false when the lesson is over: the copy here can't be read. */
 static bool lesson_piece(struct shard *s, struct lesson *l, const struct shard_read *read)
 {
     struct buf *b = piece_new(s);
     int more =
         catchup_source_next(l->source, read, s->o.lesson_bytes, b, &l->read_at, &l->read_bytes);
-    struct action *a;
 
     if (more == -EBADMSG) {
-        a = actions_add(s->out, ACTION_DAMAGED);
-        a->damaged.at = l->read_at;
-        a->damaged.partition = l->r->partition;
-        lesson_free(s, l);
+        lesson_fails(s, l);
         return false;
     }
     if (buf_len(b) > 0) {

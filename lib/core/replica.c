@@ -654,6 +654,7 @@ static void enter_primary(struct shard *s, struct replica *r)
     /* R10: every promise to another process, those of an earlier process of this server included */
     r->act_usec = MAX_OF(lease_promised_until(r, s->o.server),
                          begin_counts ? s->begin_usec + PROMISE_USEC : 0);
+    r->rotten = false; /* nobody else had more: what can be read is served */
     sm_move(&replica_sm, &r->state, REPLICA_RECONCILING);
     for (unsigned i = 1; i < r->n_members; i++) {
         r->members[i].heard_usec = s->now.boot_usec;
@@ -686,6 +687,9 @@ void replica_enter(struct shard *s, struct replica *r)
     r->progress_usec = s->now.boot_usec;
     if (replica_is_learner(r, self)) {
         sm_move(&replica_sm, &r->state, REPLICA_LEARNER);
+        if (r->rotten) { /* R15: others lead, with all that was committed */
+            replica_begin_dropped(s, r);
+        }
         r->acked_seq = 0;
         learner_begin(s, r);
     } else if (r->incomplete) {
@@ -741,6 +745,7 @@ void replica_drop(struct shard *s, struct replica *r)
     r->flush = r->flush_pending = (struct flush_mark){ 0 };
     r->horizon_seq = r->swept_flush_seq = r->digest = r->n_expiring = 0;
     r->incomplete = true;
+    r->rotten = false;
     r->alone = false;
 }
 
@@ -755,7 +760,7 @@ void replica_distrust(struct shard *s, struct replica *r)
 {
     view_leave(s, r, r->view);
     sm_move(&replica_sm, &r->state, REPLICA_WAITING);
-    replica_begin_dropped(s, r); /* R15: durable before it asks to be a learner */
+    r->rotten = true; /* R15: not dropped yet: the others may be dead when the manager looks */
 }
 
 void replica_seal(struct shard *s, struct replica *r, uint32_t view)

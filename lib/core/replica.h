@@ -94,6 +94,7 @@ struct replica {
     struct promise promises[REPLICAS_MAX];
     bool alone;             /* the log holds the committed no-op of a view of itself alone (R10) */
     bool doubted;           /* it may lack what was answered: an unclean start (R7) */
+    bool rotten;            /* a record of it can't be read: it is to leave, and then to drop (R15) */
     bool resigned;          /* as primary of this view it has stopped, for members[1] (R16) */
     uint64_t act_usec;      /* primary: not before this time */
     uint64_t heard_usec;    /* secondary: when the primary was heard last; learner: it taught */
@@ -289,7 +290,8 @@ void replica_seal(struct shard *s, struct replica *r, uint32_t view);
 void replica_resign(struct shard *s, struct replica *r);
 /* The copy counts for nothing any more: emptied, incomplete, and said so in the log (R15). */
 void replica_drop(struct shard *s, struct replica *r);
-/* The same of one that acts, because it can't be read; the other members have theirs. */
+/* A primary that can't be read stops and asks to leave: the other members have theirs. It is
+ * dropped when one of them leads; whoever is left alone keeps what can be read. */
 void replica_distrust(struct shard *s, struct replica *r);
 /* Begins with nothing, and says so in the log. */
 void replica_begin_dropped(struct shard *s, struct replica *r);

@@ -333,7 +333,7 @@ static void synced(struct shard *s)
 /* A member that may not act asks for what it needs (R6). */
 static void tick_waiting(struct shard *s, struct replica *r)
 {
-    if (r->incomplete) {
+    if (r->incomplete || r->rotten) {
         replica_reconfig(s, r, RECONFIG_REMOVE, s->o.server, 0); /* R17: to be a learner */
     } else if (r->resigned) {
         replica_resign(s, r);
@@ -373,8 +373,8 @@ static void tick_replica(struct shard *s, struct replica *r)
         learner_tick(s, r);
         return;
     case REPLICA_SECONDARY:
-        if (s->leaving) {
-            replica_reconfig(s, r, RECONFIG_REMOVE, s->o.server, 0); /* R16 */
+        if (s->leaving || r->rotten) {
+            replica_reconfig(s, r, RECONFIG_REMOVE, s->o.server, 0); /* R16, R15 */
         }
         lease_watch(s, r);
         return;
