@@ -635,6 +635,7 @@ void replica_view(struct shard *s, struct replica *r, const struct view_row *row
     r->reconfig_usec = 0;
     members_set(r, row);
     view_log(s, r, part);
+    replica_born(r, row->view, part);
     if (part == VIEW_NONE) {
         if (r->state != REPLICA_NONE) {
             sm_move(&replica_sm, &r->state, REPLICA_NONE);

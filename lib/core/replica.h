@@ -293,6 +293,13 @@ void replica_drop(struct shard *s, struct replica *r);
 /* A primary that can't be read stops and asks to leave: the other members have theirs. It is
  * dropped when one of them leads; whoever is left alone keeps what can be read. */
 void replica_distrust(struct shard *s, struct replica *r);
+/* It is a member of a view that was formed with this very process: before view 1 there was nothing,
+ * so whatever lies here is all. */
+static inline void replica_born(struct replica *r, uint32_t view, enum view_part part)
+{
+    r->incomplete =
+        r->incomplete && (view != 1 || (part != VIEW_PRIMARY && part != VIEW_SECONDARY));
+}
 /* Begins with nothing, and says so in the log. */
 void replica_begin_dropped(struct shard *s, struct replica *r);
 /* Primary, when its view's no-op has committed and no promise stands against it (R5, R10). */

@@ -180,6 +180,7 @@ static int replay_view(struct replica *r, const struct frame *f)
         return -EBADMSG;
     }
     r->view = f->view;
+    replica_born(r, f->view, (enum view_part) v.part);
     r->n_learners = 0; /* the manager tells them again */
     r->n_members = v.n_members;
     for (unsigned i = 0; i < v.n_members; i++) {

@@ -407,23 +407,20 @@ static void test_distrust_teaching(void **state)
     assert_int_equal(g->nodes[1].accused.server, 1);
 }
 
-/* …and it comes back with everything. */
-static void test_distrust_returns(void **state)
+/* What the server has is set aside: it starts with nothing, and says so. */
+static void set_aside(struct rig_node *n)
 {
-    struct rig *g = *state;
-    struct rig_node *n = &g->nodes[3];
     struct shard_options o = {
         .log = { .start = 2, .shards = 1, .partitions = 1, .first_segment = n->next_segment },
-        .server = 3,
+        .server = n->server,
         .value_bytes_max = RIG_VALUE_MAX,
         .index_open = index_map_open,
         .read = rig_read,
         .read_ctx = n,
         .distrusted = true,
     };
-    struct shard_counts c;
 
-    shard_free(n->shard); /* what it has is set aside */
+    shard_free(n->shard);
     while (n->n_files > 0) {
         free(n->files[--n->n_files].data);
     }
@@ -431,6 +428,16 @@ static void test_distrust_returns(void **state)
     n->start = 2;
     n->written_group = n->synced_group = 0;
     shard_replay_end(n->shard);
+}
+
+/* …and it comes back with everything. */
+static void test_distrust_returns(void **state)
+{
+    struct rig *g = *state;
+    struct rig_node *n = &g->nodes[3];
+    struct shard_counts c;
+
+    set_aside(n);
     shard_count(n->shard, &c);
     assert_int_equal(c.distrusted, 1);
     rig_sync(g, 3);
@@ -443,6 +450,44 @@ static void test_distrust_returns(void **state)
     tick_all(g, SHARD_COMMIT_USEC);
     assert_true(rig_info(g, 3).complete);
     assert_same(g);
+}
+
+/* Set aside before there was anything: the first view makes it complete, and so does a replay. */
+static void test_distrust_unborn(void **state)
+{
+    struct rig *g = rig_new(1);
+
+    (void) state;
+    set_aside(&g->nodes[1]);
+    rig_session_open(g, 1);
+    rig_sync(g, 1);
+    assert_false(rig_info(g, 1).complete);
+    rig_form(g, 1, "1");
+    rig_kv(g, 1, OP_SET, "a", "1");
+    rig_run(g, "1");
+    rig_tick(g, 1, SHARD_COMMIT_USEC);
+    rig_sync(g, 1);
+    rig_restart(g, 1);
+    assert_true(rig_info(g, 1).complete);
+    rig_form(g, 2, "1");
+    assert_string_equal(rig_get(g, 1, "a"), "1");
+    rig_free(g);
+}
+
+/* …but not one that an earlier process was a member of. */
+static void test_distrust_floor(void **state)
+{
+    struct rig *g = rig_new(1);
+
+    (void) state;
+    rig_form(g, 1, "1");
+    set_aside(&g->nodes[1]);
+    rig_row(g, 1, SHARD_FLOOR, 0, 1, "1");
+    rig_sync(g, 1);
+    assert_false(rig_info(g, 1).complete);
+    rig_restart(g, 1);
+    assert_false(rig_info(g, 1).complete);
+    rig_free(g);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -466,6 +511,8 @@ int main(void)
         TEST(test_distrust_last),
         TEST(test_distrust_teaching),
         TEST(test_distrust_returns),
+        cmocka_unit_test(test_distrust_unborn),
+        cmocka_unit_test(test_distrust_floor),
     };
 
     return cmocka_run_group_tests_name("shard_learner", tests, NULL, NULL);
