@@ -8,8 +8,8 @@
 
 #include <string.h>
 
-/* A member whose acks don't move on is given more time than one that is silent: a disk may be busy.
- */
+/* A member whose acks don't move on is given more time than one that is silent, and so is a log: a
+ * disk may be busy. */
 #define STALL_FACTOR 3
 
 /* ---- the primary's end ---- */
@@ -237,8 +237,23 @@ static bool is_silent(const struct shard *s, const struct replica *r, const stru
            since(s, MAX_OF(r->commit_usec, p ? p->progress_usec : 0)) >= STALL_FACTOR * limit;
 }
 
+/* The primary's own log stands still, and all others have what it lacks: one of them leads better.
+ * A full disk is no such case: theirs will be full as well. */
+static bool is_hung(const struct shard *s, const struct replica *r)
+{
+    bool lags = r->n_members > 1 && r->durable_seq < r->last.seq && s->space < SPACE_FULL;
+
+    for (unsigned i = 1; lags && i < r->n_members; i++) {
+        lags = r->members[i].acked_seq > r->durable_seq;
+    }
+    return lags && since(s, r->commit_usec) >= STALL_FACTOR * s->o.replica_usec;
+}
+
 void lease_watch(struct shard *s, struct replica *r)
 {
+    if (replica_is_primary(r) && is_hung(s, r)) {
+        replica_reconfig(s, r, RECONFIG_REMOVE, s->o.server, 0);
+    }
     if (r->state == REPLICA_SECONDARY && since(s, r->heard_usec) >= s->o.failure_usec) {
         replica_reconfig(s, r, RECONFIG_REMOVE, r->members[0].server, 0);
     }

@@ -251,6 +251,28 @@ static void tick_for(struct rig *g, uint32_t server, uint64_t usec)
     }
 }
 
+/* R14: a primary whose disk hangs is heard as always, and leaves by itself: another one has all. */
+static void test_hung_disk(void **state)
+{
+    struct rig *g = *state;
+    uint64_t set;
+
+    set = rig_kv(g, 1, OP_SET, "a", "1");
+    rig_turn(g, 1);
+    rig_deliver_all(g, 0, 1, 2);
+    for (uint64_t t = 0; t < 3 * REPLICA_USEC_DEFAULT - 2 * SHARD_TICK_USEC; t += SHARD_TICK_USEC) {
+        tick_for(g, 1, SHARD_TICK_USEC);
+        rig_run(g, "2");
+        rig_deliver_all(g, ACTION_ACK, 2, 1);
+    }
+    assert_int_equal(g->nodes[1].accuses, 0);
+    tick_for(g, 1, 4 * SHARD_TICK_USEC);
+    assert_int_equal(rig_answer(g, set), 0);
+    assert_int_equal(g->nodes[1].accuses, 1);
+    assert_int_equal(g->nodes[1].accused.kind, RECONFIG_REMOVE);
+    assert_int_equal(g->nodes[1].accused.server, 1);
+}
+
 /* R14: a primary that is silent is accused, and so is a secondary; again and again. */
 static void test_accusations(void **state)
 {
@@ -345,6 +367,7 @@ int main(void)
         TEST(test_learner_restarts),
         TEST(test_sealed_grants_nothing),
         TEST(test_accusations),
+        TEST(test_hung_disk),
         TEST(test_gap),
         TEST(test_stalled_disk),
         TEST(test_resign),
