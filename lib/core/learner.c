@@ -73,7 +73,9 @@ void learner_tell(struct shard *s, struct replica *r)
 
 void learner_tick(struct shard *s, struct replica *r)
 {
-    if (s->now.boot_usec - r->heard_usec >= LEARNER_ASK_USEC) {
+    bool syncs = !list_empty(&r->in_taking); /* the primary waits for this disk */
+
+    if (!syncs && s->now.boot_usec - r->heard_usec >= LEARNER_ASK_USEC) {
         learner_begin(s, r);
     } else if (s->now.boot_usec >= r->reconfig_usec) {
         learner_tell(s, r);
@@ -126,6 +128,7 @@ void learner_synced(struct shard *s)
             continue;
         }
         list_remove(i);
+        r->heard_usec = s->now.boot_usec; /* now it is the primary's turn */
         a = actions_add(s->out, ACTION_CATCHUP_ACK);
         a->server = r->members[0].server;
         a->note = (struct msg_at){ r->partition, r->view, r->taken };

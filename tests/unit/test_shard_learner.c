@@ -299,6 +299,29 @@ static void test_joint_restarts(void **state)
     assert_int_equal(g->nodes[1].accused.server, 3);
 }
 
+/* A slow disk at the learner's: it does not begin anew because nothing comes while it syncs. */
+static void test_slow_learner(void **state)
+{
+    struct rig *g = *state;
+    uint64_t starts;
+
+    rig_view(g, 3, 2, "12+3");
+    rig_sync(g, 3);
+    rig_deliver_all(g, ACTION_CATCHUP_ASK, 3, 1);
+    rig_turn(g, 1);
+    starts = rig_msg_count(g, ACTION_CATCHUP, 1, 3);
+    assert_true(starts > 1);
+    assert_true(rig_deliver(g, ACTION_CATCHUP, 1, 3));
+    rig_turn(g, 3);
+    rig_tick(g, 3, 3000000);
+    assert_int_equal(rig_msg_count(g, ACTION_CATCHUP_ASK, 3, 1), 0);
+    rig_synced(g, 3);
+    rig_tick(g, 3, 0);
+    assert_int_equal(rig_msg_count(g, ACTION_CATCHUP_ASK, 3, 1), 0);
+    rig_tick(g, 3, 3000000); /* now it is the primary that says nothing */
+    assert_int_equal(rig_msg_count(g, ACTION_CATCHUP_ASK, 3, 1), 1);
+}
+
 /* What a learner said before it took the start of this catch-up counts for nothing: it may have cut
  * that since. */
 static void test_stale_words(void **state)
@@ -506,6 +529,7 @@ int main(void)
         TEST(test_joint),
         TEST(test_withdrawn),
         TEST(test_joint_restarts),
+        TEST(test_slow_learner),
         TEST(test_stale_words),
         TEST(test_distrust),
         TEST(test_distrust_last),
