@@ -722,6 +722,7 @@ void replica_resign(struct shard *s, struct replica *r)
         view_leave(s, r, r->view);
         sm_move(&replica_sm, &r->state, REPLICA_WAITING);
         r->resigned = true;
+        r->progress_usec = s->now.boot_usec;
     }
     if (r->state == REPLICA_WAITING) { /* …and has given its leases back when it asks */
         replica_reconfig(s, r, RECONFIG_RESIGN, successor(r), 0);

@@ -336,7 +336,7 @@ static void tick_waiting(struct shard *s, struct replica *r)
 {
     if (r->incomplete || r->rotten) {
         replica_reconfig(s, r, RECONFIG_REMOVE, s->o.server, 0); /* R17: to be a learner */
-    } else if (r->resigned) {
+    } else if (r->resigned && s->now.boot_usec - r->progress_usec < SHARD_RESIGN_USEC) {
         replica_resign(s, r);
     } else {
         replica_reconfig(s, r, RECONFIG_RENEW, 0, 0);

@@ -26,6 +26,7 @@
 #define SHARD_COMMIT_USEC 100000  /* commits are told and noted this late at the latest */
 #define SHARD_RESEND_USEC 1000000 /* a tail without progress is sent again */
 #define SHARD_ACCUSE_USEC 500000  /* a view is asked for again */
+#define SHARD_RESIGN_USEC 1500000 /* no successor came: the members are asked who leads (R16) */
 #define SHARD_LEASE_USEC  200000  /* leases are asked for */
 #define SHARD_GAP_USEC    1000000 /* between two ticks: nobody else is blamed for it (R14) */
 

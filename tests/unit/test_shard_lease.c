@@ -350,6 +350,25 @@ static void test_resign(void **state)
     assert_int_equal(g->nodes[1].accused.server, 1);
 }
 
+/* The successor dies before anybody hears of it: whoever is left leads, the leaving one as well. */
+static void test_resign_in_vain(void **state)
+{
+    struct rig *g = *state;
+
+    rig_event(g, 1, SHARD_LEAVE, 0);
+    rig_event(g, 1, SHARD_MANAGER, 0);
+    tick(g, 1);
+    assert_int_equal(g->nodes[1].accused.kind, RECONFIG_RESIGN);
+    rig_assert_state(g, 1, REPLICA_WAITING);
+    tick_for(g, 1, SHARD_RESIGN_USEC + SHARD_ACCUSE_USEC);
+    assert_int_equal(g->nodes[1].accused.kind, RECONFIG_RENEW);
+    rig_seal(g, 1, 1);
+    assert_int_equal(g->nodes[1].seals, 1);
+    rig_view(g, 1, 2, "1+2");
+    rig_run(g, "1");
+    rig_assert_state(g, 1, REPLICA_PRIMARY);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -371,6 +390,7 @@ int main(void)
         TEST(test_gap),
         TEST(test_stalled_disk),
         TEST(test_resign),
+        TEST(test_resign_in_vain),
     };
 
     return cmocka_run_group_tests_name("shard_lease", tests, NULL, NULL);
