@@ -97,6 +97,9 @@ void lease_tick(struct shard *s)
 
 void lease_granted(struct shard *s, const struct shard_event *e)
 {
+    if (e->leases.sent_usec > s->now.boot_usec) {
+        return; /* nothing was asked then: it would be a lease without end */
+    }
     for (size_t i = 0; i < e->leases.n; i++) {
         const struct msg_lease *l = &e->leases.v[i];
         struct replica *r = shard_replica(s, l->partition);
@@ -251,14 +254,18 @@ static bool is_hung(const struct shard *s, const struct replica *r)
 
 void lease_watch(struct shard *s, struct replica *r)
 {
+    uint64_t again_usec;
+
     if (replica_is_primary(r) && is_hung(s, r)) {
         replica_reconfig(s, r, RECONFIG_REMOVE, s->o.server, 0);
     }
     if (r->state == REPLICA_SECONDARY && since(s, r->heard_usec) >= s->o.failure_usec) {
         replica_reconfig(s, r, RECONFIG_REMOVE, r->members[0].server, 0);
     }
+    again_usec = r->reconfig_usec;
     for (unsigned i = 1; replica_is_primary(r) && i < r->n_members + r->n_learners; i++) {
         if (counts(r, &r->members[i]) && is_silent(s, r, &r->members[i])) {
+            r->reconfig_usec = again_usec; /* all that are silent leave in one view */
             replica_reconfig(s, r, RECONFIG_REMOVE, r->members[i].server, 0);
         }
     }

@@ -251,6 +251,39 @@ static void tick_for(struct rig *g, uint32_t server, uint64_t usec)
     }
 }
 
+/* Two that are silent are accused together, and leave in one view. */
+static void test_accuses_all(void **state)
+{
+    struct rig *g = rig_new(1);
+
+    (void) state;
+    rig_form(g, 1, "123");
+    g->loses_leases = true;
+    tick_for(g, 1, REPLICA_USEC_DEFAULT + 2 * SHARD_TICK_USEC);
+    assert_int_equal(g->nodes[1].accuses, 2);
+    tick_for(g, 1, SHARD_ACCUSE_USEC);
+    assert_int_equal(g->nodes[1].accuses, 4);
+    rig_free(g);
+}
+
+/* A grant of what was not asked for yet is none. */
+static void test_grant_of_tomorrow(void **state)
+{
+    struct rig *g = *state;
+    struct msg_lease l = { .partition = 0, .view = 1 };
+    struct shard_event e = { .kind = SHARD_GRANTS, .from = 2, .incarnation = 1 };
+    uint64_t get;
+
+    e.leases.sent_usec = g->boot_usec + 60 * LEASE_USEC;
+    e.leases.v = &l;
+    e.leases.n = 1;
+    rig_step(g, 1, &e);
+    g->loses_leases = true;
+    pass(g, LEASE_USEC);
+    get = rig_kv(g, 1, OP_GET, "a", NULL);
+    assert_int_equal(rig_answer(g, get), 0);
+}
+
 /* R14: a primary whose disk hangs is heard as always, and leaves by itself: another one has all. */
 static void test_hung_disk(void **state)
 {
@@ -386,6 +419,8 @@ int main(void)
         TEST(test_learner_restarts),
         TEST(test_sealed_grants_nothing),
         TEST(test_accusations),
+        cmocka_unit_test(test_accuses_all),
+        TEST(test_grant_of_tomorrow),
         TEST(test_hung_disk),
         TEST(test_gap),
         TEST(test_stalled_disk),
