@@ -50,7 +50,8 @@ static void way_cut(struct sim *s, enum msg_lane lane, unsigned from, unsigned t
 {
     uint64_t *until = &s->cuts[lane][from][to];
 
-    *until = MAX_OF(*until, until_usec);
+    /* not beyond the healing: what waits for a cut's end would be overtaken */
+    *until = MAX_OF(*until, MIN_OF(until_usec, s->setup.faults_end_usec));
     for (uint32_t i = 0; i < s->n_links; i++) {
         struct link *l = &s->links[i];
         unsigned a = node_of(&l->end[0]);

@@ -1,6 +1,8 @@
 /* What goes wrong, drawn from the seed: each seed draws which faults there are and how often. */
 #include "sim/sim.h"
 
+#include "base/cleanup.h"
+
 #define RESTART_MAX_USEC (3 * USEC_PER_SEC)
 
 static struct server *server_draw(struct sim *s)
@@ -63,10 +65,11 @@ static void away(struct sim *s, struct server *sv)
     }
 }
 
+/* With weak syncs a power loss of all proves nothing. */
 static void crash_all(struct sim *s)
 {
     for (uint32_t i = 0; i < s->setup.servers; i++) {
-        faults_crash(s, &s->servers[i], true);
+        faults_crash(s, &s->servers[i], !s->setup.weak_sync);
     }
     if (sim_chance(s, 1, 2)) {
         managers_crash(s);
@@ -98,7 +101,8 @@ static void pause_one(struct sim *s)
     struct process *p = sim_chance(s, 1, 5) ? &s->manager.process : &server_draw(s)->process;
 
     if (p->alive) {
-        p->paused_until_usec = s->now_usec + sim_between(s, 10, 3000) * USEC_PER_MSEC;
+        p->paused_until_usec = MIN_OF(s->now_usec + sim_between(s, 10, 3000) * USEC_PER_MSEC,
+                                      s->setup.faults_end_usec);
         sim_trace(s, "a %s is paused until %llu ms", p->name,
                   (unsigned long long) (p->paused_until_usec / USEC_PER_MSEC));
     }
@@ -284,9 +288,7 @@ void faults_heal(struct sim *s)
     s->healed = true;
     s->setup.slow_syncs = false;
     cuts_heal(s);
-    s->manager.process.paused_until_usec = 0;
     for (uint32_t i = 0; i < s->setup.servers; i++) {
-        s->servers[i].process.paused_until_usec = 0;
         s->servers[i].doom = 0;
         space_set(s, &s->servers[i], SPACE_ROOM);
         sim_after(s, sim_between(s, 0, USEC_PER_SEC), NULL, boots, &s->servers[i], 0, NULL);
