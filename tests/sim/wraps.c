@@ -27,11 +27,11 @@ uint64_t __wrap_lease_promised_until(const struct replica *r, uint32_t self)
     return planted(PLANT_PROMISE_NOT_KEPT) ? 0 : __real_lease_promised_until(r, self);
 }
 
-/* By everybody, at some time of late. */
-static bool was_granted(const struct shard *s, const struct replica *r)
+/* By everybody, at some time in this view. */
+static bool was_granted(const struct replica *r)
 {
     for (unsigned i = 1; i < r->n_members; i++) {
-        if (r->members[i].granted_usec + 3 * USEC_PER_SEC < s->now.boot_usec) {
+        if (r->members[i].granted_usec == 0) {
             return false;
         }
     }
@@ -50,8 +50,9 @@ bool __wrap_lease_holds(const struct shard *s, const struct replica *r)
     }
     holds = __real_lease_holds(s, r);
     ((struct replica *) r)->n_learners = n_learners;
-    return holds || planted(PLANT_READ_WITHOUT_LEASE) ||
-           (planted(PLANT_CONFIRM_BEFORE) && s->o.confirm && was_granted(s, r));
+    /* where records can't be read, leases say whether the copy here may be given up */
+    return holds || (planted(PLANT_READ_WITHOUT_LEASE) && !world->setup.read_errors) ||
+           (planted(PLANT_CONFIRM_BEFORE) && s->o.confirm && was_granted(r));
 }
 
 /* ---- R5 ---- */
