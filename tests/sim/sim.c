@@ -149,6 +149,7 @@ static void bugs_draw(struct sim *s)
     for (unsigned b = 0; b < _BUG_MAX; b++) {
         s->setup.bug_chance[b] = sim_chance(s, 1, 2) ? 0 : sim_between(s, 1, highest[b]);
     }
+    s->setup.small_pieces = sim_chance(s, 1, 2);
     s->setup.slow_links = sim_chance(s, 2, 3) ? 0 : sim_between(s, 1, 30);
 }
 

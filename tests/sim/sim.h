@@ -400,6 +400,7 @@ struct setup {
     uint64_t fault_usec[_FAULT_MAX]; /* mean time between two; 0: never */
     uint64_t bug_chance[_BUG_MAX];   /* of 1000 */
     uint64_t slow_links;             /* of 100 */
+    bool small_pieces;               /* a catch-up sends record after record */
     uint64_t delay_min_usec;
     uint64_t delay_max_usec;
     uint64_t sync_max_usec;

@@ -1,9 +1,10 @@
-/* Planted bugs inside of the core: the linker puts these functions before those of lib/core, which
- * know nothing of it (SIM_WRAPS in the Makefile). Each behaves as the real one unless its bug is
- * planted. */
+/* Planted bugs inside of the core, and limits that some seeds make small: the linker puts these
+ * functions before those of lib/core, which know nothing of it (SIM_WRAPS in the Makefile). Each
+ * behaves as the real one unless its bug is planted. */
 #include "sim/sim.h"
 
 #include "base/cleanup.h"
+#include "core/catchup.h"
 #include "core/replica.h"
 
 static struct sim *world;
@@ -157,6 +158,20 @@ void __wrap_session_record(struct session_table *t, const struct op_id *op,
 }
 
 /* ---- R17 ---- */
+
+int __real_catchup_source_next(struct catchup_source *c, const struct shard_read *read,
+                               size_t bytes_max, struct buf *out, struct position *ret_at,
+                               size_t *ret_bytes);
+int __wrap_catchup_source_next(struct catchup_source *c, const struct shard_read *read,
+                               size_t bytes_max, struct buf *out, struct position *ret_at,
+                               size_t *ret_bytes);
+int __wrap_catchup_source_next(struct catchup_source *c, const struct shard_read *read,
+                               size_t bytes_max, struct buf *out, struct position *ret_at,
+                               size_t *ret_bytes)
+{
+    return __real_catchup_source_next(c, read, world->setup.small_pieces ? 1 : bytes_max, out,
+                                      ret_at, ret_bytes);
+}
 
 void __real_learner_acked(struct shard *s, struct replica *r, uint32_t from,
                           const struct msg_at *at);
