@@ -339,6 +339,14 @@ void check_lost(struct sim *s, const struct server *sv)
     }
 }
 
+void check_lacking(struct sim *s, const struct server *sv, const struct msg_at *above)
+{
+    if (!s->check->r[sv->index][above->partition].lost && !s->check->p[above->partition].lossy) {
+        sim_fail(s, "server %u lacks committed entries of partition %u above %llu", sv->index + 1,
+                 above->partition, (llu) above->seq);
+    }
+}
+
 bool check_is_lossy(const struct sim *s, uint16_t partition)
 {
     return s->check->p[partition].lossy;

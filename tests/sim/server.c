@@ -523,8 +523,7 @@ static void act(struct sim *s, struct shard_process *sp, const struct action *a)
                  a->damaged.partition);
         return;
     case ACTION_LACKING:
-        sim_fail(s, "server %u lacks committed entries of partition %u above %llu", a->server,
-                 a->note.partition, (unsigned long long) a->note.seq);
+        check_lacking(s, sp->server, &a->note);
         return;
     case ACTION_HALT:
         sim_fail(s, "server %u halts: %s", sp->server->super.number, a->why);

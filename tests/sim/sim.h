@@ -288,6 +288,8 @@ void check_row(struct sim *s, const struct view_row *row);
 unsigned check_members(const struct sim *s, uint16_t partition);
 /* The power went, with a sync mode below always: it may lack what was answered. */
 void check_lost(struct sim *s, const struct server *sv);
+/* A member finds that it lacks what its primary knows as committed. */
+void check_lacking(struct sim *s, const struct server *sv, const struct msg_at *above);
 /* Did all members of a view lose power so? Then answered writes may be gone (R7). */
 bool check_is_lossy(const struct sim *s, uint16_t partition);
 /* Its disk lost what it had: what it holds counts for nothing while it is a member still. */
