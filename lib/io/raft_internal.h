@@ -57,6 +57,8 @@ struct raft_node {
     raft_term leader_term;  /* of the barrier that passed; 0: none */
     bool announced;
     bool full_told; /* the log was told that the disk is full */
+    struct raft_transfer transfer;
+    bool handing_over; /* the lead, to another one */
 
     /* Disk watch: time without progress while something is to be stored, or while closing. */
     raft_index stored;

@@ -91,6 +91,28 @@ static int propose_check(const struct raft_node *n, size_t bytes)
     return 0;
 }
 
+static void on_handed_over(struct raft_transfer *req)
+{
+    struct raft_node *n = req->data;
+
+    n->handing_over = false;
+}
+
+/* A leader without room decides nothing any more: another one may have room. */
+static void node_hand_over(struct raft_node *n)
+{
+    if (n->raft.configuration.n == 1 || n->handing_over) {
+        return;
+    }
+    n->transfer.data = n;
+    n->handing_over = raft_transfer(&n->raft, &n->transfer, 0, on_handed_over) == 0;
+    if (n->handing_over) {
+        raft_glue_log(&n->options, LOG_WARNING,
+                      "no room on the disk for the raft log: another manager is to lead");
+        raft_loop_wake(n);
+    }
+}
+
 /* Hands the entry to raft, which owns its memory when it takes it. */
 static int propose_submit(struct raft_node *n, struct proposal *p, const struct raft_buffer *entry)
 {
@@ -98,6 +120,9 @@ static int propose_submit(struct raft_node *n, struct proposal *p, const struct 
 
     if (rv == RAFT_NOTLEADER || rv == RAFT_NOSPACE) {
         raft_free(entry->base);
+        if (rv == RAFT_NOSPACE) {
+            node_hand_over(n);
+        }
         return rv == RAFT_NOSPACE ? -ENOSPC : -EAGAIN;
     }
     if (rv != 0) {

@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -795,6 +796,49 @@ static void test_damage(void **state)
     rig_free(&g);
 }
 
+/* The leader's disk is full: the other two store what is decided, whoever leads then, and the one
+ * that is full has it all when there is room again. Needs a file system of its own, so root. */
+static void test_full_disk(void **state)
+{
+    struct rig g;
+    struct node *x = &g.nodes[0];
+    static const char block[4096];
+    char filler[160];
+    FILE *f;
+
+    (void) state;
+    rig_make(&g, 3);
+    if (mount("tmpfs", x->dir, "tmpfs", 0, "size=40m") < 0) {
+        print_message("# skipped: no file system of its own: %s\n", strerror(errno));
+        rig_free(&g);
+        skip();
+    }
+    for (size_t n = 0; n < 3; n++) {
+        assert_int_equal(node_start(&g.nodes[n]), 0);
+    }
+    commit(&g, 20);
+    while (wait_leader(&g) != x) { /* until it is this one's turn */
+        struct node *first = wait_leader(&g);
+        node_stop(first);
+        wait_leader(&g);
+        assert_int_equal(node_start(first), 0);
+        wait_equal(&g, 20);
+    }
+    snprintf(filler, sizeof(filler), "%s/filler", x->dir);
+    f = fopen(filler, "we");
+    assert_non_null(f);
+    setvbuf(f, NULL, _IONBF, 0);
+    while (fwrite(block, sizeof(block), 1, f) == 1) {
+    }
+    fclose(f);
+    commit_bytes(&g, 40, 1 << 20); /* more than the segments that it had made ahead */
+    assert_int_equal(unlink(filler), 0);
+    wait_equal(&g, 60);
+    node_stop(x);
+    assert_int_equal(umount2(x->dir, MNT_DETACH), 0);
+    rig_free(&g);
+}
+
 /* Two new managers with one identity: a data-dir was copied. */
 static void test_cloned(void **state)
 {
@@ -833,7 +877,7 @@ int main(void)
         cmocka_unit_test(test_lost_disk),      cmocka_unit_test(test_lost_log),
         cmocka_unit_test(test_begins_late),    cmocka_unit_test(test_other_list),
         cmocka_unit_test(test_alone),          cmocka_unit_test(test_damage),
-        cmocka_unit_test(test_cloned),
+        cmocka_unit_test(test_full_disk),      cmocka_unit_test(test_cloned),
     };
     return cmocka_run_group_tests(tests, quiet, NULL);
 }
