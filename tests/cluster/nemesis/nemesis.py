@@ -23,6 +23,7 @@ WHOLE_SEC = 90  # and from then on
 DURATIONS = (0.1, 0.3, 1, 2, 3, 5, 10, 20, 30)
 AT_ONCE = 2  # faults
 PAUSES_TOLD = 5  # the longest ones
+AFTERWARDS_SEC = 3  # a fault has consequences when it is over
 SAMPLE = 150  # keys that are compared on all replicas
 
 
@@ -189,7 +190,9 @@ class Nemesis:
             diag(f"{at - since:8.2f} s  {words}")
 
     def faults_during(self, begin, end):
-        return [f"{name} ({b - begin:+.1f} to {e - begin:+.1f} s)" for name, b, e in self.times if b <= end and e >= begin]
+        """And shortly before."""
+        found = [(name, b, e) for name, b, e in self.times if b <= end and e >= begin - AFTERWARDS_SEC]
+        return [f"{name} ({b - begin:+.1f} to {e - begin:+.1f} s)" for name, b, e in found]
 
 
 def longest_pauses(pauses, count):

@@ -10,7 +10,6 @@
 #include "relay.h"
 
 #include "base/cleanup.h"
-#include "base/mem.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -103,14 +102,13 @@ static const char *do_node(struct relay *r, char **words)
 static const char *do_door(struct relay *r, char **words)
 {
     static const int on = 1;
-    struct door *d = mem_zalloc(1, sizeof(*d));
+    struct door *d = &r->doors[r->n_doors];
     struct sockaddr_in place;
     size_t end;
 
-    if (!find_nodes(r, words[1], &d->node, &end) || !parse_place(words[2], &place) ||
-        !parse_place(words[3], &d->real)) {
-        free(d);
-        return "no such node, or no address";
+    if (r->n_doors == NODES_MAX || !find_nodes(r, words[1], &d->node, &end) ||
+        !parse_place(words[2], &place) || !parse_place(words[3], &d->real)) {
+        return "too many doors, no such node, or no address";
     }
     d->watch.door = d;
     d->watch.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -118,10 +116,10 @@ static const char *do_door(struct relay *r, char **words)
     if (bind(d->watch.fd, (struct sockaddr *) &place, sizeof(place)) < 0 ||
         listen(d->watch.fd, BACKLOG) < 0 || !relay_watch(r, &d->watch)) {
         close(d->watch.fd);
-        free(d);
         return strerrordesc_np(errno);
     }
-    return NULL; /* it stays until the end */
+    r->n_doors++;
+    return NULL;
 }
 
 static const char *do_link(struct relay *r, char **words)

@@ -77,6 +77,8 @@ struct relay {
     char names[NODES_MAX][NODE_NAME_BYTES];
     struct in_addr sources[NODES_MAX];
     size_t n_nodes; /* the first one is whoever has no source address of ours */
+    struct door doors[NODES_MAX];
+    size_t n_doors;
     struct link links[NODES_MAX][NODES_MAX];
     struct list sessions;
     struct list ended; /* freed when no event can name them any more */
