@@ -37,9 +37,9 @@ hidden byte off;               /* the rule that is switched off, and more that m
 #define INCARNATION   12 /* R8: the wish names it */
 #define ACKS_ANEW     13 /* acks from before a start of catch-up don't count behind it */
 #define AGAIN_JOINT   14 /* no second catch-up of a process that is joint */
-#define SEALED_ACKS   15 /* R7 */
+#define SEALED_ACKS   15 /* R7; and then trusted reports don't go before others */
 #define SAME_PROCESS  16 /* who leads a view formed at once is the process that was in the view before */
-#define TRUSTED_LEADS 17 /* R7: an untrusted copy leads only if all report and none has more */
+#define TRUSTED_LEADS 17 /* R7: the highest of the trusted leads; of the untrusted only if all report */
 #define TRUST_STAYS   18 /* R7: a clean stop doesn't make an untrusted copy trusted */
 #define EXCESS_ACKS   19 /* R2: an ack covers only what is here */
 #define VIEW_MAX 4
@@ -433,6 +433,8 @@ inline start_catchup(s, p)
     (st[p] == PRIMARY && view[p] == now && now < VIEWS && promote != (s) + 1 &&               \
      (joint[p] == 0 || joint[p] == (s) + 1) && LEARNED(s, p) && ACK(s, now) >= commit[p])
 
+/* WEAK: the only copy that counts is lost with its power; nothing can be promised for it. */
+#define MAY_LOSE(s) (MAY_CRASH(s) && !lost && (!WEAK || members[now] != 1 << s))
 #define UNCLEAN(s) untrusted = untrusted | (WEAK -> 1 << s : 0)
 #define CLEAN(s)   untrusted = (OFF(TRUST_STAYS) -> untrusted & ~(1 << s) : untrusted)
 #define LAST_NAME(s) (BORN_AT(log[s], last[s]) * 8 + last[s])
@@ -466,14 +468,19 @@ proctype server(byte s)
     :: d_step { (st[s] == SECONDARY || (LEARNS(s) && started[s])) && SLOT(stream[view[s]], NEXT_SEQ(s)) != 0 ->
         take_prepare(s);
         check() }
+    /* What it had committed already is held as well (R1). */
+    :: d_step { st[s] == SECONDARY && ACK(s, view[s]) < matched[s] && matched[s] == commit[s] && LED(view[s]) &&
+                matched[s] > 0 && SLOT(stream[view[s]], matched[s]) != 0 ->
+        send_ack(s);
+        check() }
     :: d_step { CAN_COMMIT(s, commit[s] + 1) -> commit_next(s); check() }
     :: d_step { (st[s] == SECONDARY || LEARNS(s)) && TOLD(s) > commit[s] -> commit[s] = TOLD(s);
         untrusted = (BORN_AT(log[s], commit[s]) == view[s] -> untrusted & ~(1 << s) : untrusted);
         check() }
 
     /* R6 */
-    :: d_step { MAY_CRASH(s) && !lost -> restart(s, commit[s], false); UNCLEAN(s); check() }
-    :: d_step { MAY_CRASH(s) && !lost && commit[s] > 0 && hole[s] == 0 -> restart(s, 0, false); UNCLEAN(s); check() }
+    :: d_step { MAY_LOSE(s) -> restart(s, commit[s], false); UNCLEAN(s); check() }
+    :: d_step { MAY_LOSE(s) && commit[s] > 0 && hole[s] == 0 -> restart(s, 0, false); UNCLEAN(s); check() }
     :: d_step { WEAK && MAY_CRASH(s) -> restart(s, commit[s], true); UNCLEAN(s); check() } /* kill -9 */
     :: d_step { WEAK && MAY_CRASH(s) -> restart(s, commit[s], true); CLEAN(s); check() }
 
@@ -538,20 +545,26 @@ inline seal_all(r)
 #define ALL_REPORT(r) \
     ((!((r) & 1) || REPORTS(0)) && (!((r) & 2) || REPORTS(1)) && (!((r) & 4) || REPORTS(2)))
 #define TOLD_NAME(s) (OFF(SEALED_ACKS) -> report[s] - 1 : LAST_NAME(s))
-/* The highest name leads; an accused primary need not be looked at. */
-#define ABOVE(l, s, r) (!(((r) >> (s)) & 1) || (s) == leader[now] || TOLD_NAME(l) >= TOLD_NAME(s))
-#define HIGHEST(l, r) (ABOVE(l, 0, r) && ABOVE(l, 1, r) && ABOVE(l, 2, r))
-/* Trust, as it must be: an untrusted copy leads only if all report and none, the accused included, has
- * more. Switched off: a trusted report of anybody is enough. */
-#define TOPS(l, s) (!IS_MEMBER(s, now) || TOLD_NAME(l) >= TOLD_NAME(s))
-#define ALL_TOPPED(r, l) ((r) == members[now] && TOPS(l, 0) && TOPS(l, 1) && TOPS(l, 2))
-#define TRUSTED(r, l) \
-    (!HAS(untrusted, l) || ALL_TOPPED(r, l) || \
-     (OFF(TRUSTED_LEADS) && ((r) == members[now] || ((r) & ~untrusted) != 0)))
+/* The highest name of the trusted leads; an accused primary need not be looked at. An untrusted copy
+ * leads only if all report, none of them is trusted, and none has more. */
+#define ABOVE(l, s, r) (!HAS(r, s) || TOLD_NAME(l) >= TOLD_NAME(s))
+#define ABOVE_TRUSTED(l, s, r) (HAS(untrusted, s) || (s) == leader[now] || ABOVE(l, s, r))
+#define HIGHEST_TRUSTED(l, r) \
+    (!HAS(untrusted, l) && ABOVE_TRUSTED(l, 0, r) && ABOVE_TRUSTED(l, 1, r) && ABOVE_TRUSTED(l, 2, r))
+#define HIGHEST_OF_ALL(l, r) \
+    ((r) == members[now] && (((r) & ~untrusted) == 0 || OFF(SEALED_ACKS)) && \
+     ABOVE(l, 0, r) && ABOVE(l, 1, r) && ABOVE(l, 2, r))
+/* Switched off: one trusted report, be it of the accused, lets the highest of the others lead. */
+#define NOT_ACCUSED(l, s, r) ((s) == leader[now] || ABOVE(l, s, r))
+#define LEADS_ANYWAY(l, r) \
+    (((r) == members[now] || ((r) & ~untrusted) != 0) && \
+     NOT_ACCUSED(l, 0, r) && NOT_ACCUSED(l, 1, r) && NOT_ACCUSED(l, 2, r))
+#define LEADS(l, r) \
+    (HIGHEST_TRUSTED(l, r) || HIGHEST_OF_ALL(l, r) || (OFF(TRUSTED_LEADS) && LEADS_ANYWAY(l, r)))
 /* Who lacks what the leader knows to be committed becomes a learner. */
 #define LACKS(s, l) (last[s] < commit[l] -> 1 << (s) : 0)
 #define DECIDE(r, l) \
-    :: d_step { now < VIEWS && ALL_REPORT(r) && HIGHEST(l, r) && TRUSTED(r, l) -> \
+    :: d_step { now < VIEWS && ALL_REPORT(r) && LEADS(l, r) -> \
         seal_all(r); \
         next_view((r) & ~LACKS(0, l) & ~LACKS(1, l) & ~LACKS(2, l), l) }
 
