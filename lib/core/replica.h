@@ -92,12 +92,12 @@ struct replica {
     uint64_t view_group; /* the view is durable when this group is */
     struct member members[REPLICAS_MAX + LEARNERS_MAX]; /* the primary first, learners last */
     struct promise promises[REPLICAS_MAX];
-    bool alone;             /* the log holds the committed no-op of a view of itself alone (R10) */
-    bool doubted;           /* it may lack what was answered: an unclean start (R7) */
-    bool rotten;            /* a record of it can't be read: it is to leave, and then to drop (R15) */
-    bool resigned;          /* as primary of this view it has stopped, for members[1] (R16) */
-    uint64_t act_usec;      /* primary: not before this time */
-    uint64_t heard_usec;    /* secondary: when the primary was heard last; learner: it taught */
+    bool alone;          /* the log holds the committed no-op of a view of itself alone (R10) */
+    bool doubted;        /* it may lack what was answered: an unclean start (R7) */
+    bool rotten;         /* a record of it can't be read: it is to leave, and then to drop (R15) */
+    bool resigned;       /* as primary of this view it has stopped, for members[1] (R16) */
+    uint64_t act_usec;   /* primary: not before this time */
+    uint64_t heard_usec; /* secondary: when the primary was heard last; learner: it taught */
     uint64_t reconfig_usec; /* when the manager may be asked again */
     struct list in_leasing; /* shard list: leases are to be asked for at the turn's end */
     struct list leased_ops; /* operations that wait for leases: parked.c */

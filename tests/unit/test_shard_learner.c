@@ -402,8 +402,7 @@ static void test_distrust_last(void **state)
     n->cold = false;
     rig_step(g, 1,
              &(struct shard_event){ .kind = SHARD_READ,
-                                    .read = { .number = n->reads[0].read.number,
-                                              .error = -EIO } });
+                                    .read = { .number = n->reads[0].read.number, .error = -EIO } });
     assert_int_equal(rig_answer(g, get), RESULT_NOT_PRIMARY);
     rig_seal(g, 1, 2);
     assert_int_equal(n->seals, 1);

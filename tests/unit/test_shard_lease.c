@@ -204,7 +204,8 @@ static void test_restart_waits(void **state)
     rig_assert_state(g, 2, REPLICA_PRIMARY);
 }
 
-/* A learner of a view of another server alone is not alone: its earlier process may have promised. */
+/* A learner of a view of another server alone is not alone: its earlier process may have promised.
+ */
 static void test_learner_restarts(void **state)
 {
     struct rig *g = *state;
