@@ -14,7 +14,7 @@ import time
 from cluster import BUILD, PORT_LOCKS, die_with_parent, diag, note, program, run_command, true, wait_for
 
 from nemesis import faults
-from nemesis.relayed import RelayedCluster, own_disk
+from nemesis.relayed import RelayedCluster
 
 CLIENTS = 16
 CLIENT_PAUSE_USEC = 5000  # on average, between two operations of a client
@@ -231,7 +231,7 @@ def make_cluster():
     }
     cluster = NemesisCluster(managers=3, servers=5, replicas=3, server_options=options)
     if os.environ.get(faults.INSIDE):
-        own_disk(cluster.data_dir(cluster.servers[0]), faults.DISK_MIB)
+        cluster.own_disk(cluster.servers[0], faults.DISK_MIB)
     if os.path.exists(cluster.preload):
         trigger = os.path.join(cluster.dir, "fail-fsync")
         cluster.servers[1].wrapper = [

@@ -64,6 +64,7 @@ class RelayedCluster(Cluster):
         self.gateway2 = self.add(self.make_gateway("gateway2", self.gateway2_port))
         self.gateways = [self.gateway, self.gateway2]
         self.nodes = {p.name: p for p in self.processes()}
+        self.disks = []  # mounted by own_disk
         self.addresses = {}  # where others connect to: the doors of the relay
         self.wire()
 
@@ -100,7 +101,19 @@ class RelayedCluster(Cluster):
     def data_dir(self, process):
         return process.argv_option("data-dir")
 
+    def own_disk(self, process, mebibytes):
+        """Its data goes to a small tmpfs; needs the right to mount."""
+        path = self.data_dir(process)
+        os.makedirs(path, exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", path], check=True, timeout=10)
+        self.disks.append(path)
+
     def close(self):
+        for p in self.processes():
+            with contextlib.suppress(Exception):
+                p.kill9()
+        for path in self.disks:
+            subprocess.run(["umount", path], capture_output=True, timeout=10, check=False)
         super().close()
         with contextlib.suppress(Exception):
             self.relay.close()
@@ -117,9 +130,3 @@ class RelayedCluster(Cluster):
         clone = self.make_server(f"{server.name}-clone", port, data_dir=folder)
         clone.set_option("name", server.name)
         return clone
-
-
-def own_disk(path, mebibytes):
-    """A small tmpfs; needs the right to mount."""
-    os.makedirs(path, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", path], check=True, timeout=10)
