@@ -403,6 +403,20 @@ static void test_resign_in_vain(void **state)
     rig_assert_state(g, 1, REPLICA_PRIMARY);
 }
 
+/* A secondary that may not leave, with too few others, still says that the primary is silent. */
+static void test_leaving_accuses(void **state)
+{
+    struct rig *g = *state;
+
+    rig_event(g, 2, SHARD_LEAVE, 0);
+    tick(g, 2);
+    assert_int_equal(g->nodes[2].accused.server, 2);
+    g->loses_leases = true;
+    tick_for(g, 2, FAILURE_USEC_DEFAULT + 2 * SHARD_ACCUSE_USEC);
+    assert_int_equal(g->nodes[2].accused.kind, RECONFIG_REMOVE);
+    assert_int_equal(g->nodes[2].accused.server, 1);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -427,6 +441,7 @@ int main(void)
         TEST(test_stalled_disk),
         TEST(test_resign),
         TEST(test_resign_in_vain),
+        TEST(test_leaving_accuses),
     };
 
     return cmocka_run_group_tests_name("shard_lease", tests, NULL, NULL);
