@@ -363,6 +363,36 @@ static void on_closed(struct rpc *rpc, void *ctx, int error, const char *why)
     client_free(c);
 }
 
+/* Another connection of the same shard of the same server, or of an earlier process of it. */
+static struct client *server_other(const struct client *c)
+{
+    const struct map *m = &c->thread->clients;
+
+    for (size_t i = 0; i < m->n_buckets; i++) {
+        for (struct map_node *n = m->buckets[i]; n; n = n->next) {
+            struct client *other = MAP_ENTRY(n, struct client, node);
+            if (other != c && other->role == ROLE_SERVER && other->server == c->server &&
+                (other->incarnation < c->incarnation ||
+                 (other->lane == c->lane && other->from_shard == c->from_shard))) {
+                return other;
+            }
+        }
+    }
+    return NULL;
+}
+
+/* Nothing of an older connection is read behind this one's first message: what a learner acked
+ * there it may have cut since (R17). */
+static void server_take_over(struct client *c)
+{
+    struct client *old;
+
+    while (c->from_shard != SHARD_NONE && (old = server_other(c))) {
+        rpc_close(old->rpc);
+        client_free(old);
+    }
+}
+
 static enum rpc_verdict on_hello(struct rpc *rpc, void *ctx, struct mp_reader *params,
                                  struct buf *answer)
 {
@@ -375,8 +405,10 @@ static enum rpc_verdict on_hello(struct rpc *rpc, void *ctx, struct mp_reader *p
     c->lane = (enum msg_lane) h.lane;
     c->server = h.server;
     c->incarnation = h.incarnation;
+    c->from_shard = h.from_shard;
     shard_thread_hello(c->thread, h.shard, LANE_DATA, answer);
     if (c->role == ROLE_SERVER) {
+        server_take_over(c);
         shard_thread_clock(c->thread, c->server, h.clock_usec, SPACE_ROOM);
     }
     return RPC_HELLO_ACCEPT;

@@ -59,7 +59,8 @@ struct client {
     struct rpc *rpc;
     uint64_t id;
     uint32_t role;
-    enum msg_lane lane;   /* of a server… */
+    enum msg_lane lane; /* of a server… */
+    uint32_t from_shard;
     uint32_t server;      /* …its number… */
     uint64_t incarnation; /* …and process */
     uint64_t session;     /* of a gateway's thread, 0: not known yet */

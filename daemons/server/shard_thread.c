@@ -220,6 +220,7 @@ void shard_thread_hello(const struct shard_thread *t, uint32_t shard, enum msg_l
         .shards = t->o.shard.log.shards,
         .clock_usec = clock_real_usec(),
         .lane = (uint8_t) lane,
+        .from_shard = t->o.shard.log.shard,
     };
 
     memcpy(h.cluster_id, t->o.cluster_id, UUID_BYTES);

@@ -11,9 +11,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define LESSONS_MAX       8       /* catch-ups that a shard sends at a time */
-#define LESSON_SHIFT      32      /* of the number of a lesson in those of its pieces */
-#define LESSON_WINDOW     4       /* pieces that are sent and not acked */
+#define LESSONS_MAX       8  /* catch-ups that a shard sends at a time */
+#define LESSON_SHIFT      32 /* of the number of a lesson in those of its pieces */
+#define LESSON_WINDOW     4 /* pieces that are sent and not acked, and their bytes, as of full ones */
 #define LESSON_USEC       5000000 /* a learner that takes nothing for so long is given up */
 #define LEARNER_ASK_USEC  2000000 /* nothing came: ask again */
 #define LEARNER_TELL_USEC 500000  /* a complete one says so again */
@@ -27,8 +27,10 @@ struct lesson {
     struct catchup_source *source;
     uint64_t number; /* of the next piece; those of one lesson are above those of the ones before */
     uint64_t acked;  /* pieces below it were taken */
-    bool ended;      /* the last one was sent */
-    bool reading;    /* waits for the disk: */
+    size_t sizes[LESSON_WINDOW]; /* of those between, by number */
+    size_t unacked_bytes;
+    bool ended;   /* the last one was sent */
+    bool reading; /* waits for the disk: */
     uint64_t read_number;
     struct position read_at;
     size_t read_bytes;
@@ -163,6 +165,8 @@ static void piece_send(struct shard *s, struct lesson *l, enum catchup_part part
         .bytes = b ? buf_len(b) : 0,
     };
     s->taught_bytes += a->catchup.bytes;
+    l->sizes[a->catchup.number % LESSON_WINDOW] = a->catchup.bytes;
+    l->unacked_bytes += a->catchup.bytes;
 }
 
 /* A piece's bytes; they live until the next step. */
@@ -224,7 +228,8 @@ static bool lesson_piece(struct shard *s, struct lesson *l, const struct shard_r
 
 static void lesson_go_on(struct shard *s, struct lesson *l, const struct shard_read *read)
 {
-    while (!l->ended && !l->reading && l->number - l->acked < LESSON_WINDOW) {
+    while (!l->ended && !l->reading && l->number - l->acked < LESSON_WINDOW &&
+           l->unacked_bytes < LESSON_WINDOW * s->o.lesson_bytes) {
         if (!lesson_piece(s, l, read)) {
             return;
         }
@@ -308,7 +313,9 @@ void learner_acked(struct shard *s, struct replica *r, uint32_t from, const stru
         return;
     }
     m->begun = true;
-    l->acked = at->seq + 1;
+    while (l->acked <= at->seq) {
+        l->unacked_bytes -= l->sizes[l->acked++ % LESSON_WINDOW];
+    }
     l->moved_usec = m->heard_usec = s->now.boot_usec;
     if (l->ended && l->acked == l->number) {
         m->taught = true;

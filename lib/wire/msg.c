@@ -45,7 +45,7 @@ static struct name get_name(struct mp_reader *r)
 
 void msg_put_hello(struct buf *b, const struct msg_hello *h)
 {
-    mp_put_array(b, 10);
+    mp_put_array(b, 11);
     mp_put_uint(b, h->protocol_min);
     mp_put_uint(b, h->protocol_max);
     mp_put_uint(b, h->role);
@@ -56,6 +56,7 @@ void msg_put_hello(struct buf *b, const struct msg_hello *h)
     mp_put_uint(b, h->shards);
     mp_put_uint(b, h->clock_usec);
     mp_put_uint(b, h->lane);
+    mp_put_uint(b, h->from_shard);
 }
 
 void msg_get_hello(struct mp_reader *r, struct msg_hello *ret)
@@ -74,6 +75,11 @@ void msg_get_hello(struct mp_reader *r, struct msg_hello *ret)
     ret->lane = LANE_DATA;
     if (left > 0) {
         ret->lane = (uint8_t) mp_get_uint_max(r, _LANE_MAX - 1);
+        left--;
+    }
+    ret->from_shard = SHARD_NONE;
+    if (left > 0) {
+        ret->from_shard = get_u32(r);
         left--;
     }
     array_end(r, left);

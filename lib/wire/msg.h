@@ -116,6 +116,7 @@ struct msg_hello {
     uint64_t clock_usec;            /* CLOCK_REALTIME, for R13 */
     uint8_t
         lane; /* enum msg_lane, between servers; appended later: LANE_DATA when it isn't there */
+    uint32_t from_shard; /* of the server that connects; SHARD_NONE when it isn't there */
 };
 #define SHARD_NONE UINT32_MAX
 /* What a connection between two shards carries: leases never wait behind large prepares (R10). */

@@ -111,7 +111,8 @@ static const struct {
                    SHARD_NONE,
                    SHARDS_MAX,
                    UINT64_MAX,
-                   LANE_LEASES } } },
+                   LANE_LEASES,
+                   3 } } },
     { &hello_kind, { .hello = { .role = 0 } } },
     { &sessions_kind, { .sessions = { .index = 0, .whole = true } } },
     { &sessions_kind,
@@ -367,13 +368,14 @@ static void test_hello_without_lane(void **state)
 
     (void) state;
     msg_put_hello(&b, &h);
-    b.data[0]--;
-    b.end--;
+    b.data[0] -= 2; /* nor which shard it comes from */
+    b.end -= 2;
     r = mp_reader_of(b.data, buf_len(&b));
     msg_get_hello(&r, &back);
     assert_false(r.failed);
     assert_ptr_equal(r.p, r.end);
     assert_int_equal(back.lane, LANE_DATA);
+    assert_true(back.from_shard == SHARD_NONE);
 }
 
 /* Who connected takes an answer of the role that it wants, in a version that it speaks. */
