@@ -288,6 +288,7 @@ void faults_heal(struct sim *s)
     s->healed = true;
     s->setup.slow_syncs = false;
     cuts_heal(s);
+    net_heal(s);
     for (uint32_t i = 0; i < s->setup.servers; i++) {
         s->servers[i].doom = 0;
         space_set(s, &s->servers[i], SPACE_ROOM);

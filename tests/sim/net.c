@@ -72,6 +72,14 @@ void net_init(struct sim *s)
     kumo_assert(s->n_links <= CONN_LINKS);
 }
 
+void net_heal(struct sim *s)
+{
+    for (uint32_t i = 0; i < s->n_links; i++) {
+        s->links[i].delay_min_usec = s->setup.delay_min_usec;
+        s->links[i].delay_max_usec = s->setup.delay_max_usec;
+    }
+}
+
 void net_free(struct sim *s)
 {
     free(s->links);

@@ -73,6 +73,8 @@ struct message {
 struct message *message_new(enum message_kind kind, size_t bytes);
 void net_init(struct sim *s);
 void net_free(struct sim *s);
+/* No connection is slower than the others any more. */
+void net_heal(struct sim *s);
 struct link *net_link_of_conn(struct sim *s, uint64_t conn);
 /* The link of a connection that may be gone. */
 struct link *net_past_link(struct sim *s, uint64_t conn);
