@@ -443,6 +443,7 @@ static void replica_check(struct sim *s, const struct server *sv, const struct r
 
     r->info = *info;
     r->live = true;
+    r->distrusts = r->distrusts && !info->complete;
     if (info->view < old.view || (info->commit.seq < old.commit.seq && info->complete)) {
         sim_fail(s, "I7: server %u, partition %u: view %u after %u, commit %llu after %llu",
                  sv->index + 1, info->partition, info->view, old.view, (llu) info->commit.seq,
@@ -511,7 +512,7 @@ void check_distrusts(struct sim *s, const struct server *sv)
     for (unsigned p = 0; p < s->setup.partitions; p++) {
         struct replica_check *r = &s->check->r[sv->index][p];
         r->durable_view = 0;
-        r->distrusts = check_is_member(s, sv, (uint16_t) p);
+        r->distrusts = true; /* of a learner too: its promotion may be under way */
     }
 }
 
