@@ -34,8 +34,9 @@ static void copies_note(struct server *s)
     struct superblock b = s->superblock;
 
     b.copies = s->held.shared == s->held.members ? COPIES_ELSEWHERE : COPIES_ONLY_HERE;
-    if (b.copies != s->superblock.copies) {
-        (void) identity_write(s, &b);
+    if (b.copies != s->superblock.copies && identity_write(s, &b) < 0) {
+        server_fail(s, "the superblock can't be written: what this server holds may be the only "
+                       "copy, and the next start must know");
     }
 }
 

@@ -236,6 +236,9 @@ static bool is_silent(const struct shard *s, const struct replica *r, const stru
     if (since(s, m->heard_usec) >= limit) {
         return true;
     }
+    if (p && p->space >= SPACE_FULL) { /* it waits for room, and so will the others (R15) */
+        return false;
+    }
     return m->acked_seq < r->last.seq &&
            since(s, MAX_OF(r->commit_usec, p ? p->progress_usec : 0)) >= STALL_FACTOR * limit;
 }

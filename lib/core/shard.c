@@ -238,6 +238,9 @@ int shard_replay_frame(struct shard *s, const struct frame *f, struct position a
 
 void shard_replay_end(struct shard *s)
 {
+    struct actions none = { 0 };
+
+    s->out = &none;
     for (size_t i = 0; i < s->n_replicas; i++) {
         struct replica *r = &s->replicas[i];
         r->durable_seq = r->last.seq;
@@ -256,6 +259,9 @@ void shard_replay_end(struct shard *s)
             replica_begin_dropped(s, r);
         }
     }
+    kumo_assert(!s->halted); /* no memory for an empty index */
+    actions_free(&none);
+    s->out = NULL;
 }
 
 /* ---- events ---- */
