@@ -157,7 +157,7 @@ static void left_behind(struct sim *s, unsigned node, uint64_t until)
 
 void cuts_around(struct sim *s, const struct server *sv)
 {
-    left_behind(s, sv->index, s->now_usec + sim_between(s, 500, 5000) * USEC_PER_MSEC);
+    left_behind(s, sv->index, s->now_usec + sim_between(s, 1000, 7000) * USEC_PER_MSEC);
 }
 
 /* Two groups; `bridge`: one server is in both. */

@@ -143,7 +143,7 @@ static void bugs_draw(struct sim *s)
     static const uint64_t highest[_BUG_MAX] = {
         [BUG_TICK_GAP] = 10,      [BUG_SLOW_ASK] = 100,      [BUG_CRASH_IN_CATCHUP] = 100,
         [BUG_CRASH_IN_VIEW] = 50, [BUG_BREAK_IN_VIEW] = 200, [BUG_EARLY_GENERATION] = 200,
-        [BUG_CUT_IN_VIEW] = 60,
+        [BUG_CUT_IN_VIEW] = 150,
     };
 
     for (unsigned b = 0; b < _BUG_MAX; b++) {

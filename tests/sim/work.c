@@ -262,6 +262,14 @@ static void draft_fill(struct sim *s, const struct key *k, struct draft *d)
     d->op.key_len = k->name_len;
 }
 
+/* Cut off from the manager, perhaps with a primary that is deposed meanwhile: a write waits there
+ * for long, reads may tell. */
+static bool is_apart(const struct sim *s, const struct client *c)
+{
+    return cut_until(s, LANE_DATA, &(struct endpoint){ END_MANAGER, 0, 0 },
+                     &(struct endpoint){ END_CLIENT, (uint8_t) c->index, 0 }) > s->now_usec;
+}
+
 void work_next(struct sim *s, struct client *c, struct slot *slot)
 {
     struct draft d;
@@ -276,7 +284,13 @@ void work_next(struct sim *s, struct client *c, struct slot *slot)
         return;
     }
     k = key_draw(s);
-    draft_fill(s, k, &d);
+    if (is_apart(s, c) && sim_chance(s, 7, 8)) {
+        d.op.code = OP_GET;
+        d.op.key = (const uint8_t *) k->name;
+        d.op.key_len = k->name_len;
+    } else {
+        draft_fill(s, k, &d);
+    }
     client_submit(s, c, slot, k, &d.op);
     if (d.op.exptime != 0) {
         expiry_note(s, k, &d.op);
