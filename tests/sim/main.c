@@ -107,9 +107,11 @@ static void counts_print(const char *what, const struct counts *c)
            "refused by one\n",
            what, (unsigned long long) c->cold, (unsigned long long) c->damages,
            (unsigned long long) c->blocked, (unsigned long long) c->no_space);
-    printf("%s: %llu events, %llu messages (%llu lost), %llu configurations of histories\n", what,
-           (unsigned long long) c->events, (unsigned long long) c->messages,
-           (unsigned long long) c->messages_lost, (unsigned long long) c->configurations);
+    printf("%s: %llu events, %llu messages (%llu lost), %llu configurations of histories, %llu "
+           "histories not judged\n",
+           what, (unsigned long long) c->events, (unsigned long long) c->messages,
+           (unsigned long long) c->messages_lost, (unsigned long long) c->configurations,
+           (unsigned long long) c->gave_up);
 }
 
 static void counts_add(struct counts *sum, const struct counts *c)

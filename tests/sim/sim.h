@@ -454,6 +454,7 @@ struct counts {
     uint64_t messages;
     uint64_t messages_lost;
     uint64_t configurations; /* of the histories' check */
+    uint64_t gave_up;        /* histories of too many unknown outcomes to be judged */
     uint64_t cut_bytes;      /* torn tails, at starts */
     uint64_t torn;           /* power losses that hit unsynced bytes */
     uint64_t tails_cut;      /* entries that a replica took back (R1) */
