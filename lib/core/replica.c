@@ -746,7 +746,7 @@ void replica_drop(struct shard *s, struct replica *r)
     r->durable_seq = r->matched_seq = r->acked_seq = 0;
     r->flush = r->flush_pending = (struct flush_mark){ 0 };
     r->horizon_seq = r->swept_flush_seq = r->digest = r->n_expiring = 0;
-    r->incomplete = true;
+    r->incomplete = r->dropped = true;
     r->rotten = false;
     r->alone = false;
 }

@@ -95,6 +95,7 @@ struct replica {
     bool alone;          /* the log holds the committed no-op of a view of itself alone (R10) */
     bool doubted;        /* it may lack what was answered: an unclean start (R7) */
     bool rotten;         /* a record of it can't be read: it is to leave, and then to drop (R15) */
+    bool dropped;        /* it was emptied, and the log says so (R15) */
     bool resigned;       /* as primary of this view it has stopped, for members[1] (R16) */
     uint64_t act_usec;   /* primary: not before this time */
     uint64_t heard_usec; /* secondary: when the primary was heard last; learner: it taught */

@@ -255,7 +255,8 @@ void shard_replay_end(struct shard *s)
             sm_move(&replica_sm, &r->state, REPLICA_WAITING);
         }
         r->doubted = s->o.untrusted;
-        if (s->o.distrusted) {
+        /* A start before this one may have got as far as to log it, and what came since counts. */
+        if (s->o.distrusted && !r->dropped && r->replay_from.segment == 0) {
             replica_begin_dropped(s, r);
         }
     }

@@ -18,6 +18,7 @@ static inline int rig_shard_new(struct rig_node *n, struct shard **ret)
         .index_open = index_map_open,
         .read = rig_read,
         .read_ctx = n,
+        .distrusted = n->distrusted,
     };
 
     return shard_new(&o, ret);

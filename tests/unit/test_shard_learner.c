@@ -474,6 +474,24 @@ static void test_distrust_returns(void **state)
     assert_same(g);
 }
 
+/* …and a start that is told again that nothing counts, since the process died before it noted that
+ * all was emptied, keeps what it has learnt since. */
+static void test_distrust_told_again(void **state)
+{
+    struct rig *g = *state;
+    struct rig_node *n = &g->nodes[3];
+
+    set_aside(n);
+    rig_sync(g, 3);
+    learn(g);
+    tick_all(g, SHARD_COMMIT_USEC);
+    assert_true(rig_info(g, 3).complete);
+    n->distrusted = true;
+    rig_restart(g, 3);
+    assert_true(rig_info(g, 3).complete);
+    assert_same(g);
+}
+
 /* Set aside before there was anything: the first view makes it complete, and so does a replay. */
 static void test_distrust_unborn(void **state)
 {
@@ -534,6 +552,7 @@ int main(void)
         TEST(test_distrust_last),
         TEST(test_distrust_teaching),
         TEST(test_distrust_returns),
+        TEST(test_distrust_told_again),
         cmocka_unit_test(test_distrust_unborn),
         cmocka_unit_test(test_distrust_floor),
     };
