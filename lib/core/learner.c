@@ -362,10 +362,15 @@ static void digest_compare(struct shard *s, struct replica *r, struct member *m,
         return;
     }
     m->agrees = l->digest == (now ? r->digest : m->told_digest);
-    if (!m->agrees && !m->joint) {
-        a = actions_add(s->out, ACTION_DIFFERS);
-        a->server = m->server;
-        a->note = (struct msg_at){ r->partition, r->view, l->commit_seq };
+    if (m->agrees) {
+        return;
+    }
+    a = actions_add(s->out, ACTION_DIFFERS);
+    a->server = m->server;
+    a->note = (struct msg_at){ r->partition, r->view, l->commit_seq };
+    if (m->joint) { /* only a new view ends the need for it */
+        replica_reconfig(s, r, RECONFIG_REMOVE, m->server, 0);
+    } else {
         lesson_want(s, m, &(struct catchup_ask){ 0 });
     }
 }
@@ -416,7 +421,7 @@ static void learner_care(struct shard *s, struct replica *r, struct member *m)
         m->joint = true; /* from now on nothing is committed or read without it */
         m->joint_seq = r->last.seq;
     }
-    if (m->joint && m->acked_seq >= m->joint_seq) {
+    if (m->joint && m->agrees && m->acked_seq >= m->joint_seq) {
         replica_reconfig(s, r, RECONFIG_PROMOTE, m->server, m->incarnation);
     }
 }

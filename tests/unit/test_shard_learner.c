@@ -283,6 +283,22 @@ static void test_withdrawn(void **state)
     set(g, "d", "2");
 }
 
+/* A joint learner that turns out to differ is not promoted: the need for it is taken back. */
+static void test_joint_differs(void **state)
+{
+    struct rig *g = *state;
+    struct shard_event e = { .kind = SHARD_LEARNED, .from = 3, .incarnation = 1 };
+
+    learn(g);
+    joint(g);
+    e.learned = (struct msg_learned){ 0, 2, rig_info(g, 1).commit.seq, rig_info(g, 1).digest + 1 };
+    g->boot_usec += SHARD_ACCUSE_USEC;
+    rig_step(g, 1, &e);
+    assert_int_equal(g->nodes[1].differs, 1);
+    assert_int_equal(g->nodes[1].accused.kind, RECONFIG_REMOVE);
+    assert_int_equal(g->nodes[1].accused.server, 3);
+}
+
 /* A joint learner that begins anew is not the process that promised. */
 static void test_joint_restarts(void **state)
 {
@@ -545,6 +561,7 @@ int main(void)
         TEST(test_no_manager),
         TEST(test_joint),
         TEST(test_withdrawn),
+        TEST(test_joint_differs),
         TEST(test_joint_restarts),
         TEST(test_slow_learner),
         TEST(test_stale_words),
