@@ -546,13 +546,17 @@ bool check_has_copy(const struct sim *s, uint16_t partition)
     const struct view_row *row = &s->check->p[partition].row;
 
     unsigned copies = 0;
+    unsigned doubted = 0; /* they may lack what was answered: all members have to be asked (R7) */
 
     for (unsigned i = 0; i < row->n_members; i++) {
         const struct server *sv = server_of_number((struct sim *) s, row->members[i]);
         const struct replica_check *r = sv ? &s->check->r[sv->index][partition] : NULL;
-        copies += r && r->live && r->info.complete && !r->distrusts;
+        bool has = r && r->live && r->info.complete && !r->distrusts;
+        copies += has;
+        doubted += has && r->lost;
     }
-    return copies >= MIN_OF(s->setup.min_replicas_auto, (uint32_t) row->n_members);
+    return copies >= MIN_OF(s->setup.min_replicas_auto, (uint32_t) row->n_members) &&
+           (doubted < copies || copies == row->n_members);
 }
 
 unsigned check_members(const struct sim *s, uint16_t partition)
