@@ -381,7 +381,8 @@ static void tick_replica(struct shard *s, struct replica *r)
         learner_tick(s, r);
         return;
     case REPLICA_SECONDARY:
-        lease_watch(s, r); /* first: the manager may not let it go, and is asked for one at a time */
+        lease_watch(s,
+                    r); /* first: the manager may not let it go, and is asked for one at a time */
         if (s->leaving || r->rotten) {
             replica_reconfig(s, r, RECONFIG_REMOVE, s->o.server, 0); /* R16, R15 */
         }

@@ -81,7 +81,7 @@ struct rig_node {
     int64_t clock_skew_usec;
     const char *halted;
     bool distrusted; /* the next start believes nothing that was here before its first log */
-    bool cold; /* no record is in memory: all are read by ACTION_READ */
+    bool cold;       /* no record is in memory: all are read by ACTION_READ */
     struct action reads[RIG_READS_MAX];
     size_t n_reads;
     unsigned damaged;
