@@ -246,7 +246,9 @@ static void send_catchup(struct sim *s, struct shard_process *sp, const struct a
               (unsigned long long) a->catchup.number, parts[a->catchup.part], a->catchup.bytes);
 
     m->event.catchup = a->catchup;
-    memcpy(m->bytes, a->catchup.data, m->n);
+    if (m->n > 0) { /* the end has none */
+        memcpy(m->bytes, a->catchup.data, m->n);
+    }
     m->event.catchup.data = m->bytes;
     faults_in_catchup(s, sp->server, server_of_number(s, a->server));
     shard_send(s, sp, a->server, a->catchup.partition, m);
