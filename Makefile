@@ -148,7 +148,7 @@ endef
 $(foreach d,$(DAEMONS),$(eval $(call program_rule,kumo-$(d),$($(d)_SRC),$(EVERY),$$(IO_LIBS) $$(XXH_LIBS))))
 $(eval $(call program_rule,kumoctl,$(CTL_SRC),$(EVERY),$$(CTL_LIBS) $$(IO_LIBS) $$(XXH_LIBS)))
 # Functions of the core that the simulator's planted bugs stand before (tests/sim/wraps.c).
-SIM_WRAPS := lease_promised_until lease_holds replica_serve replica_view replica_seal \
+SIM_WRAPS := lease_promised_until lease_holds lease_granted replica_serve replica_view replica_seal \
              replica_enter learner_acked stream_prepare session_record compaction_gone \
              catchup_source_next
 $(eval $(call program_rule,kumo-sim,$(SIM_SRC),$(LIN) $(PURE),$(SIM_WRAPS:%=-Wl$$(comma)--wrap=%) $$(XXH_LIBS)))

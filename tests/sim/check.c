@@ -390,6 +390,7 @@ void check_acked(struct sim *s, const struct server *sv, uint16_t partition, uin
 void check_row(struct sim *s, const struct view_row *row)
 {
     struct partition_check *pc = &s->check->p[row->partition];
+    bool grows = pc->row.view > 0 && row->n_members > pc->row.n_members;
 
     if (row->view == pc->row.view && memcmp(row, &pc->row, sizeof(*row)) != 0) {
         sim_fail(s, "I9: view %u of partition %u has two memberships", row->view, row->partition);
@@ -402,7 +403,7 @@ void check_row(struct sim *s, const struct view_row *row)
         distrust_ends(s, row);
         lossy_note(s, row->partition);
         members_check(s, row->partition);
-        faults_in_view(s, row);
+        faults_in_view(s, row, grows);
     }
 }
 

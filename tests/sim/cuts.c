@@ -138,12 +138,14 @@ static void alone_shape(struct sim *s, uint64_t until)
     }
 }
 
-/* A server with some clients: who is deposed there, and does not hear of it, is still asked. */
-static void left_behind(struct sim *s, unsigned node, uint64_t until)
+/* A server with some clients: who is deposed there, and does not hear of it, is still asked. Each
+ * pair is whole again at a time of its own, so that old words may come before the newest. */
+static void left_behind(struct sim *s, unsigned node, uint64_t min_usec, uint64_t max_usec)
 {
     uint64_t with = rng_u64(&s->rng);
 
     for (unsigned i = 0; i < NODES; i++) {
+        uint64_t until = s->now_usec + sim_between(s, min_usec, max_usec);
         if (i != node && (i < NODE_CLIENTS || (with >> i & 1) == 0)) {
             pair_cut(s, node, i, until);
         }
@@ -157,7 +159,7 @@ static void left_behind(struct sim *s, unsigned node, uint64_t until)
 
 void cuts_around(struct sim *s, const struct server *sv)
 {
-    left_behind(s, sv->index, s->now_usec + sim_between(s, 1000, 7000) * USEC_PER_MSEC);
+    left_behind(s, sv->index, USEC_PER_SEC / 2, 7 * USEC_PER_SEC);
 }
 
 /* Two groups; `bridge`: one server is in both. */
@@ -218,7 +220,7 @@ void cuts_strike(struct sim *s)
         sim_after(s, 0, NULL, flaps, NULL, sim_between(s, 3, 20), NULL);
         return;
     default:
-        left_behind(s, server_draw(s), until);
+        left_behind(s, server_draw(s), USEC_PER_SEC / 2, msec * USEC_PER_MSEC + USEC_PER_SEC);
     }
 }
 

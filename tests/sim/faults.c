@@ -174,10 +174,17 @@ static void crash_soon(struct sim *s, struct server *sv, uint64_t usec)
     }
 }
 
+/* Its followers may restart then: what they promised it must hold (R10). */
 static void is_cut_off(struct sim *s, struct event *e)
 {
-    if (!s->healed) {
-        cuts_around(s, e->who);
+    struct server *other = server_draw(s);
+
+    if (s->healed) {
+        return;
+    }
+    cuts_around(s, e->who);
+    if (other != e->who && sim_chance(s, 1, 2)) {
+        crash_soon(s, other, 300 * USEC_PER_MSEC);
     }
 }
 
@@ -191,7 +198,7 @@ void faults_in_catchup(struct sim *s, struct server *from, struct server *to)
     }
 }
 
-void faults_in_view(struct sim *s, const struct view_row *row)
+void faults_in_view(struct sim *s, const struct view_row *row, bool grows)
 {
     struct server *sv =
         server_of_number(s, row->members[sim_between(s, 0, (uint64_t) row->n_members - 1)]);
@@ -200,7 +207,9 @@ void faults_in_view(struct sim *s, const struct view_row *row)
         crash_soon(s, sv, sim_chance(s, 1, 2) ? 5 * USEC_PER_MSEC : 300 * USEC_PER_MSEC);
     }
     sv = server_of_number(s, row->members[0]);
-    if (sv && bug_strikes(s, BUG_CUT_IN_VIEW)) {
+    /* after a promotion above all: the primary may have relied on what it does not know yet (R8) */
+    if (sv && (bug_strikes(s, BUG_CUT_IN_VIEW) ||
+               (grows && (bug_strikes(s, BUG_CUT_IN_VIEW) || bug_strikes(s, BUG_CUT_IN_VIEW))))) {
         sim_after(s, sim_chance(s, 1, 2) ? 0 : sim_between(s, 0, 500) * USEC_PER_MSEC, NULL,
                   is_cut_off, sv, 0, NULL);
     }

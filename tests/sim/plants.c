@@ -298,8 +298,6 @@ bool plant_receive(struct sim *s, struct link *l, struct shard_process *sp, stru
     }
     if (s->o->plant == PLANT_ACK_SEALED && m->event.kind == SHARD_PREPARE) {
         ack_sealed(s, sp, &m->event);
-    } else if (s->o->plant == PLANT_LEASE_FROM_GRANT && m->event.kind == SHARD_GRANTS) {
-        m->event.leases.sent_usec = server_clock(s, sp->server).boot_usec;
     }
     return false;
 }

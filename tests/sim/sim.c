@@ -153,6 +153,16 @@ static void bugs_draw(struct sim *s)
     s->setup.slow_links = sim_chance(s, 2, 3) ? 0 : sim_between(s, 1, 30);
 }
 
+/* Mostly the default, or so short that a view changes while leases of the one before hold. */
+static uint64_t timeout_draw(struct sim *s)
+{
+    uint64_t n = sim_between(s, 0, 9);
+
+    return n < 4   ? 0
+           : n < 8 ? sim_between(s, 100, 500) * USEC_PER_MSEC
+                   : sim_between(s, 500, 3000) * USEC_PER_MSEC;
+}
+
 static void setup_draw(struct sim *s)
 {
     static const uint32_t servers[] = { 3, 3, 3, 3, 3, 3, 1, 2, 2, 5 };
@@ -192,8 +202,9 @@ static void setup_draw(struct sim *s)
     u->confirm = sim_chance(s, 1, 4);
     u->weak_sync = sim_chance(s, 1, 6);
     u->distrust = sim_chance(s, 1, 4);
-    u->failure_usec = sim_chance(s, 1, 2) ? 0 : sim_between(s, 200, 3000) * USEC_PER_MSEC;
-    u->silence_usec = sim_chance(s, 1, 2) ? 0 : sim_between(s, 400, 3000) * USEC_PER_MSEC;
+    u->failure_usec = timeout_draw(s);
+    u->silence_usec = timeout_draw(s);
+    u->silence_usec = u->silence_usec > 0 ? MAX_OF(u->silence_usec, 350 * USEC_PER_MSEC) : 0;
     u->min_replicas_auto = sim_chance(s, 7, 8) ? 1 : 2;
     faults_draw(s);
     bugs_draw(s);

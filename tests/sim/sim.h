@@ -734,8 +734,8 @@ void faults_stall(struct sim *s, struct link *l);
 uint64_t faults_tick(struct sim *s, uint64_t tick_usec);
 /* A piece of a catch-up goes from one server to another one (or NULL). */
 void faults_in_catchup(struct sim *s, struct server *from, struct server *to);
-/* A row was committed. */
-void faults_in_view(struct sim *s, const struct view_row *row);
+/* A row was committed; `grows`: with a member more. */
+void faults_in_view(struct sim *s, const struct view_row *row, bool grows);
 
 void faults_begin(struct sim *s);
 /* The process ends by itself, and is started again. */

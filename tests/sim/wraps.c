@@ -28,6 +28,20 @@ uint64_t __wrap_lease_promised_until(const struct replica *r, uint32_t self)
     return planted(PLANT_PROMISE_NOT_KEPT) ? 0 : __real_lease_promised_until(r, self);
 }
 
+void __real_lease_granted(struct shard *s, const struct shard_event *e);
+void __wrap_lease_granted(struct shard *s, const struct shard_event *e);
+void __wrap_lease_granted(struct shard *s, const struct shard_event *e)
+{
+    __real_lease_granted(s, e);
+    for (size_t i = 0; planted(PLANT_LEASE_FROM_GRANT) && i < e->leases.n; i++) {
+        struct replica *r = shard_replica(s, e->leases.v[i].partition);
+        struct member *m = r ? replica_member(r, e->from) : NULL;
+        if (m && e->leases.v[i].view == r->view && replica_is_primary(r)) {
+            m->granted_usec = s->now.boot_usec;
+        }
+    }
+}
+
 /* By everybody, at some time in this view. */
 static bool was_granted(const struct replica *r)
 {
